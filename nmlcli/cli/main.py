@@ -1,0 +1,5 @@
+"""Placeholder, replaced by the command line proper."""
+
+
+def main() -> None:
+    """Start."""
