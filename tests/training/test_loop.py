@@ -1,0 +1,111 @@
+"""The loop against a transcription, its order of calls, and what it refuses."""
+
+import math
+
+import pytest
+import torch
+
+from nmlcli.errors import NmlError
+from nmlcli.training.loop import fit
+from nmlcli.training.optim import cosine
+
+
+def problem(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(12, 3, generator=generator)
+    targets = torch.randn(12, generator=generator)
+    weight = torch.nn.Parameter(torch.zeros(3))
+    return inputs, targets, weight
+
+
+def test_fit_is_gradient_descent_with_the_schedule():
+    inputs, targets, weight = problem()
+    optimiser = torch.optim.SGD([weight], lr=0.1)
+
+    def objective(batch):
+        rows = slice(batch, batch + 4)
+        return {"loss": ((inputs[rows] @ weight - targets[rows]) ** 2).mean()}
+
+    seen = []
+    fit(
+        objective,
+        lambda epoch: [0, 4, 8],
+        optimiser,
+        schedule=cosine(optimiser, 6, warmup_steps=2, warmup_lr=0.02),
+        epochs=2,
+        steps_per_epoch=3,
+        after_epoch=lambda epoch, means: seen.append((epoch, means["loss"])),
+    )
+    x, y, w, losses = inputs.double().numpy(), targets.double().numpy(), [0.0] * 3, []
+    for step in range(6):
+        rows = range(4 * (step % 3), 4 * (step % 3) + 4)
+        rate = 0.02 + 0.08 * step / 2 if step < 2 else 0.05 * (1 + math.cos(math.pi * (step - 2) / 4))
+        residuals = [sum(x[i][d] * w[d] for d in range(3)) - y[i] for i in rows]
+        losses.append(sum(r * r for r in residuals) / 4)
+        for d in range(3):
+            w[d] -= rate * sum(2 * r * x[i][d] for r, i in zip(residuals, rows, strict=True)) / 4
+    assert weight.tolist() == pytest.approx(w, abs=1e-6)
+    assert [epoch for epoch, _ in seen] == [0, 1]
+    assert [loss for _, loss in seen] == pytest.approx(
+        [sum(losses[:3]) / 3, sum(losses[3:]) / 3], abs=1e-6
+    )
+
+
+def test_a_later_start_takes_the_later_steps():
+    _, _, weight = problem()
+    steps, epochs = [], []
+    fit(
+        lambda batch: {"loss": (weight**2).sum()},
+        lambda epoch: range(5),
+        torch.optim.SGD([weight], lr=0.1),
+        schedule=steps.append,
+        epochs=3,
+        steps_per_epoch=5,
+        start_epoch=2,
+        after_epoch=lambda epoch, means: epochs.append(epoch),
+    )
+    assert steps == [10, 11, 12, 13, 14]
+    assert epochs == [2]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_names_its_step(bad):
+    _, _, weight = problem()
+    with pytest.raises(NmlError, match=r"step 7 is (nan|inf)"):
+        fit(
+            lambda batch: {"loss": weight.sum() * 0 + (bad if batch == 7 else 1.0)},
+            lambda epoch: range(5 * epoch, 5 * epoch + 5),
+            torch.optim.SGD([weight], lr=0.1),
+            schedule=lambda step: None,
+            epochs=2,
+            steps_per_epoch=5,
+        )
+
+
+def test_clip_bounds_the_gradient():
+    _, _, weight = problem()
+    fit(
+        lambda batch: {"loss": 100.0 * weight.sum()},
+        lambda epoch: [0],
+        torch.optim.SGD([weight], lr=1.0),
+        schedule=lambda step: None,
+        epochs=1,
+        steps_per_epoch=1,
+        clip=2.0,
+    )
+    assert weight.norm().item() == pytest.approx(2.0, rel=1e-4)
+
+
+def test_progress_carries_the_means_and_ends_complete():
+    _, _, weight = problem()
+    calls = []
+    fit(
+        lambda batch: {"loss": weight.sum() + 2.0, "accuracy": torch.tensor(float(batch))},
+        lambda epoch: [0, 1],
+        torch.optim.SGD([weight], lr=0.0),
+        schedule=lambda step: None,
+        epochs=2,
+        steps_per_epoch=2,
+        advance=lambda done, total, **values: calls.append((done, total, values)),
+    )
+    assert calls[-1] == (4, 4, {"loss": 2.0, "accuracy": 0.5})
