@@ -1,0 +1,210 @@
+"""The three terms of NMTune (Chen et al. 2024, Eq. 3-5), with exact gradients written by hand.
+
+Notation: F [M, D] the frozen features of a batch, Z [M, D] what the head made of them. Everything is
+computed in float64 from the smaller of the two Gram matrices of Z, so that a naive transcription
+(svdvals, D x D covariance) is met at a fraction of its cost. No gradient flows to F, except through
+`consistency_loss`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Reduction = Literal["row", "element"]
+
+RANK_TOLERANCE = 1e-7  # singular values below this share of the largest are rounding of float32 data
+
+
+def consistency_loss(features: Tensor, transformed: Tensor, reduction: Reduction = "row") -> Tensor:
+    """Squared distance of the rows of F and Z after scaling both to length 1 (L_MSE, Eq. 3).
+
+    "row": mean over the M rows of ‖f/‖f‖ - z/‖z‖‖² = 2 - 2 cos(f, z), as in the paper; "element":
+    that divided by D (the mean of the released code). A zero row stays zero and gets no gradient.
+    """
+    _check(features, transformed)
+    difference = _unit_rows(features) - _unit_rows(transformed)
+    return difference.square().sum(1).mean() * _share(reduction, transformed)
+
+
+def covariance_loss(transformed: Tensor) -> Tensor:
+    """Squared off-diagonal covariances of Z, summed and divided by D (L_COV, Eq. 4).
+
+    C = Zcᵀ Zc / (M - 1) with Zc the column-centred Z, as in VICReg. 0 for a single row.
+    """
+    return _combine(None, transformed, cov=1.0)[0]
+
+
+def dominant_singular_value_loss(transformed: Tensor, top: int = 1) -> Tensor:
+    """Minus the share of the largest singular value of Z, uncentred (L_SVD, Eq. 5): -σ₁ / Σσ.
+
+    top: minus the mean of that many largest shares (the released code takes 5). Where Z lacks rank
+    the gradient is the subgradient of least norm; for Z = 0 loss and gradient are 0.
+    """
+    return _combine(None, transformed, svd=1.0, top=top)[0]
+
+
+def nmtune_loss(
+    features: Tensor,
+    transformed: Tensor,
+    *,
+    mse: float,
+    cov: float,
+    svd: float,
+    top: int = 1,
+    reduction: Reduction = "row",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum of the three terms, as one node of the graph.
+
+    Returns the scalar loss and its unweighted terms, detached: {"mse", "cov", "svd"}, without those
+    of weight 0, which are not computed. F is taken as constant.
+    """
+    return _combine(features, transformed, mse=mse, cov=cov, svd=svd, top=top, reduction=reduction)
+
+
+class _KnownGradient(torch.autograd.Function):
+    """A value whose gradient was computed along with it."""
+
+    @staticmethod
+    def forward(ctx: Any, transformed: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
+        return outer * ctx.saved_tensors[0], None, None
+
+
+def _combine(
+    features: Tensor | None,
+    transformed: Tensor,
+    *,
+    mse: float = 0.0,
+    cov: float = 0.0,
+    svd: float = 0.0,
+    top: int = 1,
+    reduction: Reduction = "row",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    _check(features, transformed)
+    terms: dict[str, Tensor] = {}
+    with torch.no_grad():
+        batch = _Batch.of(transformed)
+        mixing = batch.gram.new_zeros(batch.gram.shape)
+        gradient = torch.zeros_like(batch.rows)
+        if cov:
+            terms["cov"], part, rest = _covariance(batch)
+            mixing.add_(part, alpha=cov)
+            gradient.add_(rest, alpha=cov)
+        if svd:
+            terms["svd"], part = _dominance(batch, top)
+            mixing.add_(part, alpha=svd)
+        if cov or svd:
+            gradient += mixing @ batch.rows if batch.wide else batch.rows @ mixing
+        if mse and features is not None:
+            scale = _share(reduction, transformed)
+            value, rest = _consistency(features, batch.rows)
+            terms["mse"] = value * scale
+            gradient.add_(rest, alpha=mse * scale)
+        weights = {"mse": mse, "cov": cov, "svd": svd}
+        total = sum((weights[name] * value for name, value in terms.items()), batch.gram.new_zeros(()))
+        total, gradient = total.to(transformed.dtype), gradient.to(transformed.dtype)
+    return _KnownGradient.apply(transformed, total, gradient), terms
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Z in float64, its column mean, the centred Z and its smaller Gram matrix; wide: M ≤ D."""
+
+    rows: Tensor  # Z [M, D]
+    mean: Tensor  # [D]
+    centred: Tensor  # Zc [M, D]
+    gram: Tensor  # Zc Zcᵀ [M, M] if wide, else Zcᵀ Zc [D, D]
+    wide: bool
+
+    @classmethod
+    def of(cls, transformed: Tensor) -> "_Batch":
+        rows = transformed.detach().double()
+        mean = rows.mean(0)
+        centred = rows - mean
+        wide = rows.shape[0] <= rows.shape[1]
+        gram = centred @ centred.T if wide else centred.T @ centred
+        return cls(rows, mean, centred, gram, wide)
+
+    def raw_gram(self) -> Tensor:
+        """The Gram matrix of Z itself, by adding back what the mean took away."""
+        if self.wide:
+            along = self.rows @ self.mean  # [M]
+            return self.gram + along[:, None] + along - self.mean @ self.mean
+        return self.gram + len(self.rows) * torch.outer(self.mean, self.mean)
+
+
+def _covariance(batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """L_COV; its gradient is mixing · Z (Z · mixing if not wide) plus the third value."""
+    M, D = batch.rows.shape
+    scale = 1 / (D * max(M - 1, 1) ** 2)
+    if batch.wide:  # ‖C‖² without forming C, less the squared variances
+        squares = batch.centred.square().sum(0)  # [D]
+        value = scale * (batch.gram.square().sum() - squares.square().sum()).clamp(min=0)
+        return value, 4 * scale * batch.gram, -4 * scale * squares * batch.centred
+    apart = batch.gram - torch.diag(batch.gram.diagonal())
+    mixing = 4 * scale * apart
+    return scale * apart.square().sum(), mixing, -(batch.mean @ mixing).expand(M, D)
+
+
+def _dominance(batch: _Batch, top: int) -> tuple[Tensor, Tensor]:
+    """L_SVD; its gradient is mixing · Z (Z · mixing if not wide)."""
+    if top < 1:
+        raise ValueError(f"top is {top}: it counts singular values, so it starts at 1")
+    gram = batch.raw_gram()
+    try:
+        eigenvalues, vectors = torch.linalg.eigh(gram)  # ascending
+    except RuntimeError:  # of NaN: the loss says so, and the loop names the step
+        return gram.new_full((), torch.nan), torch.full_like(gram, torch.nan)
+    sigma = eigenvalues.clamp(min=0).sqrt()
+    sigma = torch.where(sigma > RANK_TOLERANCE * sigma[-1], sigma, 0)
+    inverse = torch.where(sigma > 0, 1 / sigma, 0)
+    total = sigma.sum()
+    per_total = torch.where(total > 0, 1 / total, 0)
+    count = min(top, len(sigma))
+    share = sigma[-count:].sum() * per_total / count
+    slopes = (share * per_total).expand(len(sigma)).clone()  # dL/dσ
+    slopes[-count:] -= per_total / count
+    return -share, (vectors * (slopes * inverse)) @ vectors.T
+
+
+def _consistency(features: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """L_MSE with the mean over rows, and its gradient to Z."""
+    wanted = _unit_rows(features.detach().double())
+    inverse = _inverse_lengths(rows)  # [M, 1]
+    units = rows * inverse
+    difference = units - wanted
+    value = difference.square().sum(1).mean()
+    along = (units * difference).sum(1, keepdim=True)
+    return value, (difference - along * units) * (2 / len(rows) * inverse)
+
+
+def _unit_rows(rows: Tensor) -> Tensor:
+    return rows * _inverse_lengths(rows)
+
+
+def _inverse_lengths(rows: Tensor) -> Tensor:
+    """1 / ‖row‖ [M, 1], and 0 for a zero row."""
+    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return torch.where(lengths > 0, lengths, torch.inf).reciprocal()
+
+
+def _share(reduction: Reduction, transformed: Tensor) -> float:
+    if reduction not in ("row", "element"):
+        raise ValueError(f"reduction is {reduction!r}, not 'row' or 'element'")
+    return 1.0 if reduction == "row" else 1.0 / transformed.shape[1]
+
+
+def _check(features: Tensor | None, transformed: Tensor) -> None:
+    if transformed.ndim != 2 or 0 in transformed.shape:
+        raise ValueError(f"transformed has shape {tuple(transformed.shape)}, not [M, D]")
+    if features is not None and features.shape != transformed.shape:
+        raise ValueError(
+            f"features {tuple(features.shape)} and transformed {tuple(transformed.shape)} differ"
+        )
