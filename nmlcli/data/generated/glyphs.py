@@ -1,0 +1,72 @@
+"""The glyphs set: eighteen signs of an invented script, written by an unsteady hand."""
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nmlcli.data.generated import draw as d
+from nmlcli.data.generated.draw import Draws, Plane
+from nmlcli.data.generated.menu import Request
+
+# Strokes as digits column-row on a 3 by 3 grid: "00 22" runs from the upper left to the lower right.
+SIGNS = (
+    "00 02 22",
+    "00 20 22",
+    "00 02, 01 21, 20 22",
+    "00 20, 10 12",
+    "00 22, 20 02",
+    "02 10 22",
+    "00 12 20",
+    "00 20 02 22",
+    "00 02 20 22",
+    "10 12, 01 21",
+    "20 00 01 21 22 02",
+    "20 00 02 22",
+    "00 20 21 01, 00 02",
+    "02 00 22 20",
+    "00 11 20, 11 12",
+    "10 01 12 21 10",
+    "00 20 22 02 00, 01 21",
+    "20 01 22",
+)
+
+
+def _point(digits: str) -> tuple[float, float]:
+    return 0.8 * (int(digits[0]) - 1), float(int(digits[1]) - 1)
+
+
+def _sign(x: Plane, y: Plane, strokes: str) -> Plane:
+    """The distance from the strokes of a sign."""
+    nearest = np.full(np.broadcast_shapes(x.shape, y.shape), np.float32(100))
+    for stroke in strokes.split(","):
+        points = [_point(digits) for digits in stroke.split()]
+        for start, end in pairwise(points):
+            nearest = np.minimum(nearest, d.segment(x, y, start, end))
+    return np.sqrt(nearest)
+
+
+def draw(request: Request) -> NDArray[np.uint8]:
+    """Render images: uint8 [N,size,size,3]."""
+    draws, size = Draws(request.purpose, request.indices, 256), request.size
+    across, down = (d.value_noise(draws, 4, size) - 0.5 for _ in range(2))
+    cloud = d.value_noise(draws, 6, size)
+    x, y = d.grid(size)
+    radius = draws.uniform(0.18, 0.36)
+    reach = 0.48 - radius
+    x = x - 0.5 - reach * draws.uniform(-1, 1)
+    y = y - 0.5 - reach * draws.uniform(-1, 1)
+    cosine, sine = draws.direction(0.25)
+    x, y = (cosine * x + sine * y) / radius, (cosine * y - sine * x) / radius
+    x = x * draws.uniform(0.8, 1.3) + draws.uniform(-0.35, 0.35) * y
+    x, y = x + 0.6 * across, y + 0.6 * down
+    distance = np.empty(np.broadcast_shapes(x.shape, y.shape), np.float32)
+    for label in np.unique(request.labels):
+        rows = request.labels == label
+        distance[rows] = _sign(x[rows], y[rows], SIGNS[label])
+    distance = distance * radius - draws.uniform(0.015, 0.045)
+    paper, ink = draws.colour(), draws.colour()
+    ink = ink + np.where(paper < 0.5, 0.3, -0.3)
+    picture = paper + 0.3 * (cloud - 0.5)[..., None]
+    picture = d.blend(picture, d.clip(ink), d.cover(distance, size))
+    return d.to_bytes(picture + 0.15 * d.grain(request.purpose, request.indices, size)[..., None])
