@@ -1,0 +1,294 @@
+"""The only place that knows Rich: progress on stderr, answers as tables or JSON Lines on stdout.
+
+Rich is imported when something is drawn, since help, completion and pipes do without.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from nmlcli.errors import UsageError
+from nmlcli.progress import Advance, silent
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+log = logging.getLogger(__name__)
+
+Row = Mapping[str, Any]
+
+_PER_CENT = {"accuracy", "val_accuracy", "top5", "mean_class_accuracy", "macro_f1"}
+_LINES_EVERY = 10.0  # seconds between plain progress lines
+
+
+def refuse_terminal(out: str | None) -> None:
+    """Stop before any work where a binary product would be written to a terminal."""
+    if out in (None, "-") and sys.stdout.isatty():
+        raise UsageError("the product is binary", "give -o FILE or pipe it")
+
+
+@contextmanager
+def progress(title: str, quiet: bool = False, draining: bool = False) -> Iterator[Advance]:
+    """Give a callback that shows how far the work is: a bar where stderr is a terminal.
+
+    Nothing is drawn before the first call, so that what is up to date stays silent. Without a terminal,
+    `-v` gives a line now and then. draining: the command only reads what another one shows.
+    """
+    if quiet or draining:
+        yield silent
+    elif sys.stderr is not None and sys.stderr.isatty():
+        bar = _Bar(title)
+        try:
+            yield bar
+        finally:
+            bar.close()
+    elif log.isEnabledFor(logging.DEBUG):
+        yield _Lines(title)
+    else:
+        yield silent
+
+
+class _Bar:
+    """A Rich progress bar that starts with the first call."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.started = 0.0
+        self.drawn = 0.0
+        self.bar: Any = None
+        self.task: Any = None
+
+    def __call__(self, done: int, total: int | None, **values: float | str) -> None:
+        now = time.monotonic()
+        if self.bar is None:
+            self._start(total, now)
+        elif now - self.drawn < 0.05 and done != total:
+            return
+        self.drawn = now
+        task = self.bar.tasks[0]
+        if done < task.completed:  # another round of work
+            self.bar.reset(self.task, total=total)
+        shown = "  ".join(f"{name.replace('_', ' ')} {_value(name, v)}" for name, v in values.items())
+        self.bar.update(self.task, completed=done, total=total, values=shown or task.fields["values"])
+
+    def _start(self, total: int | None, now: float) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.started = now
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=None), _counts(), _rate(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.fields[values]}"),
+            console=Console(stderr=True), redirect_stdout=False, expand=True,
+        )  # fmt: skip
+        self.task = self.bar.add_task(self.title, total=total, values="")
+        self.bar.start()
+
+    def close(self) -> None:
+        """Leave the bar as it stands; one of less than a second vanishes."""
+        if self.bar is not None:
+            self.bar.live.transient = time.monotonic() - self.started < 1
+            self.bar.stop()
+
+
+def _counts() -> Any:
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Counts(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            total = "" if task.total is None else f"/{task.total:,.0f}"
+            return Text(f"{task.completed:,.0f}{total}", style="progress.download", no_wrap=True)
+
+    return Counts()
+
+
+def _rate() -> Any:
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(
+                f"{_rounded(speed)}/s" if speed else "", style="progress.data.speed", no_wrap=True
+            )
+
+    return Rate()
+
+
+class _Lines:
+    """Plain progress lines on stderr, one every few seconds."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.last = time.monotonic()
+
+    def __call__(self, done: int, total: int | None, **values: float | str) -> None:
+        now = time.monotonic()
+        if done != total and now - self.last < _LINES_EVERY:
+            return
+        self.last = now
+        share = f"/{total:,}" if total is not None else ""
+        shown = "".join(f"  {name.replace('_', ' ')} {_value(name, v)}" for name, v in values.items())
+        log.debug("%s %s%s%s", self.title, f"{done:,}", share, shown)
+
+
+def answer(
+    rows: Iterable[Row],
+    as_json: bool = False,
+    as_table: bool = False,
+    columns: Sequence[str] | None = None,
+) -> None:
+    """Write rows to stdout: a table on a terminal, else JSON Lines, each as it comes.
+
+    columns: the keys that the table shows, in order (default: all that a row has a value for). Rows
+    that do not fit beside each other are shown as cards, key by key.
+    """
+    if as_json and as_table:
+        raise UsageError("--json and --table exclude each other", "give one of them")
+    if as_table or (sys.stdout.isatty() and not as_json):
+        _draw(_fitting(list(rows), columns))
+        return
+    for row in rows:
+        sys.stdout.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.flush()
+
+
+def show(text: str) -> None:
+    """Write text that is a product of its own, such as a Markdown table, to stdout."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: Sequence[str] = ()) -> None:
+    """Draw a finished table of texts on stdout, with remarks below it."""
+    _draw([_grid(header, rows), *_remarks(caption)])
+
+
+def svg(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    caption: Sequence[str],
+    title: str,
+    width: int = 100,
+) -> str:
+    """The same table as an SVG picture of a terminal, the same bytes for the same table."""
+    import io
+
+    from rich.console import Console
+
+    console = Console(
+        record=True, width=width, file=io.StringIO(), force_terminal=True, legacy_windows=False
+    )
+    for part in (_grid(header, rows), *_remarks(caption)):
+        console.print(part)
+    return console.export_svg(title=title, unique_id="nml")
+
+
+def _remarks(caption: Sequence[str]) -> list["RenderableType"]:
+    from rich.text import Text
+
+    return [Text(line, style="dim") for line in caption]
+
+
+def _draw(parts: Iterable["RenderableType"]) -> None:
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False)
+    for part in parts:
+        console.print(part)
+
+
+def _grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    body = [list(row) for row in rows]
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for number, name in enumerate(header):
+        numeric = number > 0 and all(_looks_numeric(row[number]) for row in body)
+        grid.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+    for row in body:
+        grid.add_row(*(Text(cell) for cell in row))
+    return grid
+
+
+def _looks_numeric(cell: str) -> bool:
+    return not cell or cell[0] in "0123456789-–+" or cell == "n/a"
+
+
+def _fitting(rows: list[Row], columns: Sequence[str] | None) -> list["RenderableType"]:
+    """Rows as one table where it fits the terminal, else as a card each."""
+    from rich.console import Console
+
+    if not rows:
+        return []
+    every = dict.fromkeys(key for row in rows for key in row)
+    keys = [k for k in (columns or every) if any(row.get(k) is not None for row in rows)]
+    keys = [k for k in keys if not k.endswith(("_low", "_high"))]
+    cells = [[_cell(key, row) for key in keys] for row in rows]
+    names = [key.replace("_", " ") for key in keys]
+    widths = [max(map(len, column)) + 1 for column in zip(names, *cells, strict=True)]
+    if sum(widths) <= Console(file=sys.stdout).width:
+        return [_grid(names, cells)]
+    if 1 < len(rows) <= 5:
+        across = list(zip(names, *cells, strict=True))
+        wide = [max(len(line[i]) for line in across) + 1 for i in range(len(rows) + 1)]
+        if sum(wide) <= Console(file=sys.stdout).width:
+            return [_grid(across[0], across[1:])]
+    return [_card(row, keys) for row in rows]
+
+
+def _card(row: Row, keys: Sequence[str]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    card = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    card.add_column(style="bold", no_wrap=True)
+    card.add_column(overflow="fold")
+    for key in keys:
+        if row.get(key) is not None:
+            card.add_row(key.replace("_", " "), Text(_cell(key, row)))
+    card.add_row("", "")
+    return card
+
+
+def _cell(key: str, row: Row) -> str:
+    value = row.get(key)
+    low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+    if isinstance(value, float) and isinstance(low, float) and isinstance(high, float):
+        return f"{100 * value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
+    return _value(key, value)
+
+
+def _value(key: str, value: Any) -> str:
+    """A value as people read it: shares in per cent, thousands set apart, four digits."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{100 * value:.1f} %" if key in _PER_CENT else _rounded(value)
+    if isinstance(value, int):
+        return f"{value:,}" if key != "seed" else str(value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_value(key, item) for item in value)
+    if isinstance(value, Mapping):
+        return ", ".join(
+            f"{name} {_value(name, item)}" for name, item in value.items() if item is not None
+        )
+    return str(value)
+
+
+def _rounded(value: float) -> str:
+    if value == int(value) and abs(value) < 1e9 and abs(value) < 1000:
+        return f"{value:.1f}"
+    if 1000 <= abs(value) < 1e9:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"

@@ -1,0 +1,114 @@
+"""How commands are laid out in help, and how a wrong call is worded.
+
+Help is plain text at the terminal's width: options under the headings that their declarations give,
+arguments named as the interface writes them. Usage errors become one line with what was probably meant.
+"""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from nmlcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from typer._click import Context, HelpFormatter
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Command(TyperCommand):
+    """A command whose help groups its options by their headings (`rich_help_panel`)."""
+
+    def collect_usage_pieces(self, ctx: "Context") -> list[str]:
+        """`[OPTIONS]`, then the arguments as they are declared."""
+        return ["[OPTIONS]", *(name_of(p) for p in self.params if p.param_type_name == "argument")]
+
+    def format_options(self, ctx: "Context", formatter: "HelpFormatter") -> None:
+        """Write a section of arguments and one of options for each heading, in declared order."""
+        for heading, parameters in sections(self, ctx).items():
+            rows = []
+            for parameter in parameters:
+                record = parameter.get_help_record(ctx)
+                name = name_of(parameter) if parameter.param_type_name == "argument" else record[0]
+                rows.append((name, record[1].removesuffix("  [required]")))
+            with formatter.section(heading):
+                formatter.write_dl(rows, col_max=26)
+
+
+class Group(TyperGroup):
+    """A command with commands below it; a mistyped one is answered in our own words."""
+
+    def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
+        """Usage, text, commands, options: the commands are what one looks for."""
+        self.format_usage(ctx, formatter)
+        self.format_help_text(ctx, formatter)
+        self.format_commands(ctx, formatter)
+        with formatter.section("Options"):
+            records = (parameter.get_help_record(ctx) for parameter in self.get_params(ctx))
+            formatter.write_dl([record for record in records if record is not None])
+        self.format_epilog(ctx, formatter)
+
+
+def sections(command: TyperCommand, ctx: "Context") -> dict[str, list[Any]]:
+    """The visible parameters of a command below the headings of its help, in declared order."""
+    found: dict[str, list[Any]] = {}
+    for parameter in command.get_params(ctx):
+        heading = "Arguments" if parameter.param_type_name == "argument" else "Options"
+        if not getattr(parameter, "hidden", False):
+            found.setdefault(getattr(parameter, "rich_help_panel", None) or heading, []).append(
+                parameter
+            )
+    plain = found.pop("Options", [])
+    return {**found, "Options": plain}
+
+
+def name_of(argument: Any) -> str:
+    """An argument as the interface writes it: its metavar, else its name in capitals."""
+    return str(argument.metavar or argument.name.upper())
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """The remedy for a word that is none of the known ones: the nearest, else all of them."""
+    known = list(known)
+    folded = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), list(folded), n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {folded[near[0]]}?"
+    return f"choose from {', '.join(known)}" if len(known) <= 20 else ""
+
+
+def reworded(error: typer.BadParameter | Any) -> UsageError:
+    """A usage error of the command line library as ours: what is wrong and what to do."""
+    context, command = getattr(error, "ctx", None), getattr(error, "cmd", None)
+    if option := getattr(error, "option_name", None):
+        known = [name for parameter in getattr(command, "params", []) for name in parameter.opts]
+        if option not in known:
+            near = meant(option, known)
+            return UsageError(f"no option {option}", near if near.startswith("did") else "see --help")
+    if isinstance(command, TyperGroup) and (
+        match := re.match(r"No such command '(.*?)'", error.message)
+    ):
+        return UsageError(f"no command {match[1]!r}", meant(match[1], command.commands))
+    parameter = getattr(error, "param", None)
+    if parameter is not None:
+        option = parameter.param_type_name == "option"
+        name = max(parameter.opts, key=len) if option else name_of(parameter)
+        if not error.message:
+            return UsageError(f"{name} is missing", f"see nml {_path(context)}--help")
+        return UsageError(f"{name}: {_one_line(error.message)}")
+    return UsageError(_one_line(error.format_message()))
+
+
+def _path(context: Any) -> str:
+    return "".join(f"{word} " for word in context.command_path.split()[1:]) if context else ""
+
+
+def _one_line(text: str) -> str:
+    text = " ".join(text.split()).rstrip(".")
+    text = re.sub(r"^Input should be ", "", text)
+    text = re.sub(r"^a valid (\w+), unable to parse string as an? \w+$", r"not a valid \1", text)
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
