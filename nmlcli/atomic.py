@@ -27,7 +27,7 @@ def replacing(name: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary)
-        os.replace(temporary, target)
+        temporary.replace(target)
         _flush(target.parent)
     except OSError as error:
         if error.filename not in (None, str(temporary)):
@@ -52,7 +52,7 @@ def _temporary_beside(target: Path) -> Path:
     os.close(handle)
     umask = os.umask(0)
     os.umask(umask)
-    os.chmod(name, 0o666 & ~umask)  # mkstemp makes private files; products get the usual rights
+    Path(name).chmod(0o666 & ~umask)  # mkstemp makes private files; products get the usual rights
     return Path(name)
 
 

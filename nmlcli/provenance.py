@@ -72,7 +72,7 @@ def identity_of(command: str, revision: int, options: Facts, inputs: Iterable[st
 
 def hash_file(path: str | Path) -> str:
     """The identity of a foreign file: a hash of its bytes, 32 hex digits."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 

@@ -2,13 +2,27 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nmlcli.errors import InvalidInput, first
+from nmlcli.products.container import (
+    Array,
+    Container,
+    Rows,
+    foreign_record,
+    require,
+    require_kind,
+    require_names,
+)
 from nmlcli.provenance import Record
 
 FloatBlock = NDArray[np.float32] | NDArray[np.float16]
+
+_BESIDE = ("labels", "clean_labels", "ids_offsets", "ids_bytes")
+_INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32")
 
 
 @dataclass(frozen=True)
@@ -47,3 +61,123 @@ class Features:
             out[start : start + len(block)] = block
             start += len(block)
         return out
+
+
+def pack_features(features: Features) -> tuple[dict[str, Array], Rows]:
+    """The arrays of features in the order of the file, and the features themselves as rows."""
+    arrays: dict[str, Array] = {}
+    if features.labels is not None:
+        arrays["labels"] = features.labels.astype(np.int64, copy=False)
+    if features.clean_labels is not None:
+        arrays["clean_labels"] = features.clean_labels.astype(np.int64, copy=False)
+    arrays["ids_offsets"], arrays["ids_bytes"] = pack_ids(features.ids)
+    for name, array in arrays.items():
+        if name in ("labels", "clean_labels") and array.shape != (features.rows,):
+            raise ValueError(f"{name} {array.shape} of {features.rows} rows")
+    rows = Rows("features", features.dtype, (features.rows, features.columns), features.blocks)
+    return arrays, rows
+
+
+def unpack_features(container: Container) -> Features:
+    """Read all but the features themselves from a file, strictly; raises InvalidInput.
+
+    Without a record (a foreign file) `features` or `embeddings` are enough: labels may be of any
+    integer type, ids default to row numbers, and the network is not known.
+    """
+    name = "embeddings" if _is_foreign(container) and "embeddings" in container.tensors else "features"
+    tensor = require(container, name, ("float32", "float16"), (None, None))
+    rows, columns = tensor.shape
+    if not rows or not columns:
+        raise InvalidInput(f"{container.source} holds no features", f"it is {rows} × {columns}")
+    if container.record is None:
+        record = foreign_record(container, "features", (rows, columns))
+    else:
+        record = require_kind(container.record, "features", container.source)
+        _check_own(container, record, (rows, columns))
+    arrays = container.arrays(_BESIDE)
+    return Features(
+        record=record,
+        ids=_read_ids(container, arrays, rows),
+        labels=_read_labels(container, arrays, "labels", record),
+        clean_labels=_read_labels(container, arrays, "clean_labels", record),
+        dtype=np.dtype(np.float16) if tensor.dtype == "float16" else np.dtype(np.float32),
+        blocks=lambda count: container.blocks(name, count),
+        source=container.source,
+    )
+
+
+def pack_ids(ids: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Ids as offsets int64 [N+1] and bytes uint8, UTF-8 one after another, zero-padded to 8."""
+    try:
+        texts = [text.encode() for text in ids]
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"the id {error.object!r} is not Unicode", "rename the file") from error
+    offsets = np.zeros(len(texts) + 1, dtype=np.int64)
+    np.cumsum([len(text) for text in texts], out=offsets[1:])
+    joined = b"".join(texts)
+    return offsets, np.frombuffer(joined + bytes(-len(joined) % 8), dtype=np.uint8)
+
+
+def unpack_ids(offsets: NDArray[np.int64], packed: NDArray[np.uint8], source: str) -> list[str]:
+    """Ids from their offsets and bytes; raises InvalidInput where they are damaged or not unique."""
+    end = int(offsets[-1])
+    if (
+        offsets[0] != 0
+        or (np.diff(offsets) < 0).any()
+        or len(packed) != end + -end % 8
+        or packed[end:].any()
+    ):
+        raise InvalidInput(f"{source}: its ids are damaged")
+    text, bounds = packed.tobytes(), offsets.tolist()
+    try:
+        ids = [text[a:b].decode() for a, b in pairwise(bounds)]
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{source}: its ids are damaged (not UTF-8)") from error
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        twice = [i for i in ids if i in seen or seen.add(i)]  # type: ignore[func-returns-value]
+        raise InvalidInput(f"{source}: ids are not unique", first(twice))
+    return ids
+
+
+def _is_foreign(container: Container) -> bool:
+    return container.record is None
+
+
+def _check_own(container: Container, record: Record, shape: tuple[int, int]) -> None:
+    require_names(container, ("features", *_BESIDE))
+    for name in ("ids_offsets", "ids_bytes"):
+        require(container, name, ("int64", "uint8"), (None,))
+    if (record.rows, record.columns) != shape:
+        raise InvalidInput(
+            f"{container.source}: its record says {record.rows} × {record.columns}, "
+            f"its features are {shape[0]} × {shape[1]}"
+        )
+    if any(tensor.start % 8 for tensor in container.tensors.values()):
+        raise InvalidInput(f"{container.source}: its arrays do not start at multiples of 8")
+
+
+def _read_ids(container: Container, arrays: dict[str, Array], rows: int) -> list[str]:
+    if "ids_offsets" not in arrays and "ids_bytes" not in arrays:
+        return [str(row) for row in range(rows)]
+    require(container, "ids_offsets", ("int64",), (rows + 1,))
+    require(container, "ids_bytes", ("uint8",), (None,))
+    return unpack_ids(arrays["ids_offsets"], arrays["ids_bytes"], container.source)
+
+
+def _read_labels(
+    container: Container, arrays: dict[str, Array], name: str, record: Record
+) -> NDArray[np.int64] | None:
+    if name not in arrays:
+        return None
+    require(container, name, _INTEGERS if container.record is None else ("int64",), (record.rows,))
+    labels: NDArray[np.int64] = arrays[name].astype(np.int64, copy=False)
+    bound = len(record.classes) if record.classes is not None else np.iinfo(np.int64).max
+    wrong = np.flatnonzero((labels < 0) | (labels >= bound))
+    if len(wrong):
+        row = int(wrong[0])
+        raise InvalidInput(
+            f"{container.source}: row {row} has the {name.removesuffix('s').replace('_', ' ')} "
+            f"{labels[row]}, outside of its {bound} classes"
+        )
+    return labels

@@ -1,10 +1,13 @@
 """A head: what `tune` makes of features, runnable in numpy alone."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nmlcli.errors import InvalidInput
+from nmlcli.products.container import Array, Container, require, require_names, require_record
 from nmlcli.provenance import Record
 
 Float32 = NDArray[np.float32]
@@ -39,3 +42,52 @@ class Head:
             transformed = transformed + self.residual * scaled
         weight, bias = self.layers[-1]
         return transformed, transformed @ weight.T + bias
+
+
+def pack_head(head: Head) -> dict[str, Array]:
+    """The arrays of a head: `weight.i`, `bias.i`, and `input_scale`, `residual` where it has them."""
+    arrays: dict[str, Any] = {}
+    if head.input_scale is not None:
+        arrays["input_scale"] = np.float64(
+            head.input_scale
+        )  # first: each array is aligned to its own size
+    for number, (weight, bias) in enumerate(head.layers):
+        arrays[f"weight.{number}"], arrays[f"bias.{number}"] = weight, bias
+    if head.residual is not None:
+        arrays["residual"] = head.residual
+    return {name: np.asarray(array, dtype=_type_of(name)) for name, array in arrays.items()}
+
+
+def unpack_head(container: Container) -> Head:
+    """Read a head; raises InvalidInput where its layers do not fit one another or its classes."""
+    record = require_record(container, "head")
+    count = sum(name.startswith("weight.") for name in container.tensors)
+    names = [f"{part}.{number}" for number in range(max(1, count)) for part in ("weight", "bias")]
+    require_names(container, (*names, "residual", "input_scale"))
+    width = start = require(container, "weight.0", ("float32",), (None, None)).shape[1]
+    for number in range(max(1, count)):
+        last = width
+        width = require(container, f"weight.{number}", ("float32",), (None, last)).shape[0]
+        require(container, f"bias.{number}", ("float32",), (width,))
+    if "residual" in container.tensors:
+        require(container, "residual", ("float32",), (start,))
+        require(container, f"weight.{count - 1}", ("float32",), (None, start))
+    if "input_scale" in container.tensors:
+        require(container, "input_scale", ("float64",), ())
+    if record.classes is not None and len(record.classes) != width:
+        raise InvalidInput(f"{container.source} gives {width} logits for {len(record.classes)} classes")
+    arrays = container.arrays(container.tensors)
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise InvalidInput(f"{container.source}: {name} holds values that are not finite")
+    return Head(
+        record=record,
+        layers=tuple((arrays[f"weight.{i}"], arrays[f"bias.{i}"]) for i in range(count)),
+        residual=arrays.get("residual"),
+        input_scale=float(arrays["input_scale"]) if "input_scale" in arrays else None,
+        source=container.source,
+    )
+
+
+def _type_of(name: str) -> type[np.floating]:
+    return np.float64 if name == "input_scale" else np.float32

@@ -1,0 +1,224 @@
+"""FORMATS, and the one door for binary products: files by their suffix, stdin and stdout.
+
+A format is a row here; which arrays a product has is not a format's business.
+"""
+
+import stat
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from nmlcli.atomic import replacing
+from nmlcli.errors import InvalidInput, UsageError
+from nmlcli.provenance import Record, parse_record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nmlcli.products.checkpoint import Checkpoint
+    from nmlcli.products.container import Arrays, Container, Rows
+    from nmlcli.products.features import Features
+    from nmlcli.products.head import Head
+
+TABLES = (".csv", ".tsv", ".jsonl")  # read and written by products.tables
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of files. open: a path to a checked header. write: everything into a path."""
+
+    help: str
+    open: "Callable[[str], Container]"
+    write: "Callable[[Path, Record, Arrays, Rows | None], None]"
+
+
+def _open_safetensors(path: str) -> "Container":
+    from nmlcli.products.stream import SafetensorsFile
+
+    return SafetensorsFile(Path(path).open("rb"), path, path)
+
+
+def _write_safetensors(path: Path, record: Record, arrays: "Arrays", rows: "Rows | None") -> None:
+    from nmlcli.products.stream import write_safetensors
+
+    with path.open("wb") as file:
+        write_safetensors(file, record, arrays, rows)
+
+
+def _open_hdf5(path: str) -> "Container":
+    from nmlcli.products.hdf5 import Hdf5File
+
+    return Hdf5File(path)
+
+
+def _write_hdf5(path: Path, record: Record, arrays: "Arrays", rows: "Rows | None") -> None:
+    from nmlcli.products.hdf5 import write_hdf5
+
+    write_hdf5(path, record, arrays, rows)
+
+
+_HDF5 = Format("HDF5, read in any order and by many programs", _open_hdf5, _write_hdf5)
+FORMATS = {
+    ".safetensors": Format(
+        "safetensors, also what flows through pipes", _open_safetensors, _write_safetensors
+    ),
+    ".h5": _HDF5,
+    ".hdf5": _HDF5,
+}
+
+
+def read_features(source: str) -> "Features":
+    """Open features: a file, or `-` for a stream on stdin, whose blocks can be read once.
+
+    Values are not looked at here: NaN and infinity are for those to find who read the blocks.
+    """
+    from nmlcli.products.features import unpack_features
+
+    return unpack_features(open_container(source, "features"))
+
+
+def write_features(out: str | None, features: "Features") -> None:
+    """Write features to a file by its suffix, or to stdout as a safetensors stream."""
+    from nmlcli.products.features import pack_features
+
+    _write(out, features.record, *pack_features(features))
+
+
+def read_head(source: str) -> "Head":
+    """Read a head from a file or from stdin."""
+    from nmlcli.products.head import unpack_head
+
+    return unpack_head(open_container(source, "head"))
+
+
+def write_head(out: str | None, head: "Head") -> None:
+    """Write a head to a file by its suffix, or to stdout."""
+    from nmlcli.products.head import pack_head
+
+    _write(out, head.record, pack_head(head))
+
+
+def read_checkpoint(source: str) -> "Checkpoint":
+    """Read a checkpoint that nml wrote, its weights as torch tensors in main memory."""
+    from nmlcli.products.checkpoint import load_checkpoint
+
+    return load_checkpoint(open_container(source, "checkpoint"))
+
+
+def write_checkpoint(out: str | None, checkpoint: "Checkpoint") -> None:
+    """Write a checkpoint, always as safetensors, so that timm's loader reads it."""
+    from nmlcli.products.checkpoint import save_checkpoint
+
+    if _is_stream(out):
+        save_checkpoint(checkpoint, binary_stdout())
+        return
+    if choose(str(out)) != ".safetensors":
+        raise UsageError(f"a checkpoint cannot be written to {out}", "use .safetensors")
+    with replacing(str(out)) as path, path.open("wb") as file:
+        save_checkpoint(checkpoint, file)
+
+
+def write_spectrum_state(
+    out: str | None,
+    record: Record,
+    singular_values: "NDArray[np.float64]",
+    gram: "NDArray[np.float64]",
+    column_sums: "NDArray[np.float64]",
+    count: int,
+) -> None:
+    """Write the sums that a spectrum came from: they add up over the parts of a set."""
+    import numpy as np
+
+    arrays = {"singular_values": singular_values, "gram": gram, "column_sums": column_sums}
+    arrays = {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
+    _write(out, record, {"count": np.asarray(count, dtype=np.int64), **arrays})
+
+
+def read_record(source: str) -> Record | None:
+    """The record of any product, from its header alone; None where it has none.
+
+    Of a text table it lies beside it, in `FILE.nml.json`.
+    """
+    if source != "-" and Path(source).suffix.lower() in TABLES:
+        check_exists(source)
+        beside = Path(f"{source}.nml.json")
+        return parse_record(beside.read_bytes(), str(beside)) if beside.is_file() else None
+    return open_container(source).record
+
+
+def open_container(source: str, wanted: str = "product") -> "Container":
+    """Open a binary file or stream and check its header; wanted: what for, for messages."""
+    if source == "-":
+        from nmlcli.products.stream import SafetensorsFile
+
+        return SafetensorsFile(binary_stdin(), "stdin")
+    path = check_exists(source)
+    if not stat.S_ISREG(path.stat().st_mode):
+        from nmlcli.products.stream import SafetensorsFile
+
+        return SafetensorsFile(path.open("rb"), source)
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
+        raise InvalidInput(f"{source} holds a table, not {'a ' * (wanted != 'features')}{wanted}")
+    try:
+        return FORMATS[choose(source)].open(source)
+    except PermissionError as error:
+        raise InvalidInput(f"cannot read {source}: {error.strerror}") from error
+
+
+def choose(name: str) -> str:
+    """The suffix that decides the format; raises UsageError naming the choices."""
+    suffix = Path(name).suffix.lower()
+    if suffix not in FORMATS:
+        raise UsageError(
+            f"{name}: no format has the suffix {suffix or '(none)'}", f"use {', '.join(FORMATS)}"
+        )
+    return suffix
+
+
+def check_exists(source: str) -> Path:
+    """The path of an input file; raises InvalidInput where it is missing or a folder."""
+    path = Path(source)
+    try:
+        if path.is_dir():
+            raise InvalidInput(f"{source} is a folder, not a file")
+        if not path.exists():
+            raise InvalidInput(f"{source}: no such file")
+    except (OSError, ValueError) as error:  # a name too long, or with a zero byte
+        raise InvalidInput(f"cannot read {source!r}: {error}") from error
+    return path
+
+
+def binary_stdin() -> BinaryIO:
+    """stdin as bytes; raises UsageError where it is a terminal."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("stdin is a terminal", "give a file or pipe a product in")
+    return sys.stdin.buffer
+
+
+def binary_stdout() -> BinaryIO:
+    """stdout as bytes; raises UsageError where it is a terminal."""
+    if sys.stdout is None or sys.stdout.isatty():
+        raise UsageError("the product is binary", "give -o FILE or pipe it")
+    return sys.stdout.buffer
+
+
+def _write(out: str | None, record: Record, arrays: "Arrays", rows: "Rows | None" = None) -> None:
+    if out is None or out == "-":
+        from nmlcli.products.stream import write_safetensors
+
+        file = binary_stdout()
+        write_safetensors(file, record, arrays, rows)
+        file.flush()
+        return
+    path = Path(out)
+    suffix = ".safetensors" if path.exists() and not path.is_file() else choose(out)
+    with replacing(out) as temporary:
+        FORMATS[suffix].write(temporary, record, arrays, rows)
+
+
+def _is_stream(out: str | None) -> bool:
+    return out is None or out == "-"

@@ -1,0 +1,139 @@
+"""HDF5 files: named arrays as datasets at the root, the record as a text dataset `nml`.
+
+An HDF5 file can point at other files and ask for more memory than there is, so of a dataset only
+what is wholly inside the file is read.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from nmlcli.errors import InvalidInput, NmlError
+from nmlcli.products.container import Array, Arrays, Rows, Tensor
+from nmlcli.provenance import KEY, Record, parse_record
+
+MOST_DEFLATED = 1100  # no compression of HDF5's own makes less of it; a file that says so is a trap
+
+
+class Hdf5File:
+    """An opened HDF5 file; keeps the protocol `Container`.
+
+    Raises InvalidInput, naming source, where the file is damaged or a dataset is not plain.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.source = path
+        self.path: str | None = path
+        with self._reading():
+            # Products are replaced whole, never changed, so that locks would only be in the way.
+            self._file = h5py.File(path, "r", locking=False)
+            self._names = [name for name in self._file if self._is_dataset(name)]
+            self._tensors = {name: self._describe(name) for name in self._names if name != KEY}
+            self.record = self._read_record()
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The datasets at the root, sorted by name."""
+        return self._tensors
+
+    def arrays(self, names: Iterable[str]) -> dict[str, Array]:
+        """Read those of these arrays that are there."""
+        with self._reading():
+            return {name: self._checked(name)[()] for name in names if name in self._tensors}
+
+    def blocks(self, name: str, rows: int) -> Iterator[Array]:
+        """Iterate row blocks [≤ rows, …] of one array."""
+        with self._reading():
+            dataset = self._checked(name)
+        for start in range(0, len(dataset), rows):
+            with self._reading():
+                block = dataset[start : start + rows]
+            yield block
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
+            reason = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
+            raise InvalidInput(f"{self.source} is damaged, or not HDF5 ({reason})") from error
+
+    def _is_dataset(self, name: str) -> bool:
+        link = self._file.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise InvalidInput(
+                f"{self.source}: {name} is a link to elsewhere", "only plain files are read"
+            )
+        return isinstance(self._file[name], h5py.Dataset)
+
+    def _describe(self, name: str) -> Tensor:
+        dataset = self._file[name]
+        return Tensor(dataset.dtype.name, tuple(dataset.shape or ()))
+
+    def _checked(self, name: str) -> Any:
+        """A dataset whose bytes are all in this file, uncompressed or believably compressed."""
+        dataset = self._file[name]
+        if dataset.external is not None or dataset.is_virtual:
+            raise InvalidInput(
+                f"{self.source}: {name} lies in another file", "only plain files are read"
+            )
+        if dataset.dtype.kind not in "iufbS" or dataset.shape is None:
+            raise InvalidInput(f"{self.source}: {name} is {dataset.dtype}, which cannot be read here")
+        stored = dataset.id.get_storage_size()
+        chunks = dataset.chunks
+        if chunks is None:
+            whole = stored == dataset.nbytes
+        else:
+            wanted = math.prod(-(-n // k) for n, k in zip(dataset.shape, chunks, strict=True))
+            whole = dataset.id.get_num_chunks() == wanted
+        if not whole or dataset.nbytes > stored * MOST_DEFLATED:
+            raise InvalidInput(
+                f"{self.source}: {name} is not wholly there", "it was cut short when written"
+            )
+        return dataset
+
+    def _read_record(self) -> Record | None:
+        if KEY not in self._names:
+            return None
+        dataset = self._checked(KEY)
+        if dataset.dtype.kind != "S" or dataset.shape != ():
+            raise InvalidInput(f"{self.source}: its nml record is not text")
+        return parse_record(bytes(dataset[()]), self.source)
+
+
+def write_hdf5(path: Path, record: Record, arrays: Arrays, rows: Rows | None = None) -> None:
+    """Write the record, the arrays, then the rows in chunks of about 1 MiB."""
+    try:
+        with h5py.File(path, "w", locking=False) as file:
+            file.create_dataset(KEY, data=np.bytes_(record.to_json().encode()))
+            for name, array in arrays.items():
+                file.create_dataset(name, data=np.ascontiguousarray(array).reshape(np.shape(array)))
+            if rows is not None:
+                _write_rows(file, rows)
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        raise NmlError(f"cannot write {path.name}: {_reason(error)}") from error
+
+
+def _write_rows(file: h5py.File, rows: Rows) -> None:
+    chunk = min(rows.per_mebibyte(), max(1, rows.shape[0]))
+    dataset = file.create_dataset(
+        rows.name, shape=rows.shape, dtype=rows.dtype, chunks=(chunk, *rows.shape[1:])
+    )
+    start = 0
+    for block in rows.checked(chunk):
+        dataset[start : start + len(block)] = block
+        start += len(block)
+
+
+def _reason(error: Exception) -> str:
+    """What HDF5 says of the system's error, without its file descriptors and times."""
+    text = str(error)
+    marker = "error message = '"
+    return text.split(marker, 1)[1].split("'", 1)[0] if marker in text else text
