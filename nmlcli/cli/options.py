@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nmlcli.cli.usage import meant
+from nmlcli.cli.usage import GENERAL, meant
 from nmlcli.errors import NmlError, UsageError
 
 Menu = Mapping[str, Any]
@@ -124,21 +124,34 @@ Out = Annotated[
 ]  # fmt: skip
 Quiet = Annotated[
     bool,
-    typer.Option("-q", "--quiet", help="No progress, no summaries.", callback=_listen(logging.WARNING)),
+    typer.Option(
+        "-q",
+        "--quiet",
+        help="No progress, no summaries.",
+        callback=_listen(logging.WARNING),
+        rich_help_panel=GENERAL,
+    ),
 ]
 Verbose = Annotated[
     bool,
-    typer.Option("-v", "--verbose", help="More remarks; progress as lines where there is no terminal.", callback=_listen(logging.DEBUG)),  # noqa: E501
+    typer.Option("-v", "--verbose", help="More remarks; progress as lines where there is no terminal.", callback=_listen(logging.DEBUG), rich_help_panel=GENERAL),  # noqa: E501
 ]  # fmt: skip
-AsJson = Annotated[bool, typer.Option("--json", help="JSON Lines, also on a terminal.")]
-AsTable = Annotated[bool, typer.Option("--table", help="A table, also where stdout is no terminal.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="JSON Lines, also on a terminal.", rich_help_panel=GENERAL)
+]
+AsTable = Annotated[
+    bool,
+    typer.Option("--table", help="A table, also where stdout is no terminal.", rich_help_panel=GENERAL),
+]
 Seed = Annotated[
     int,
     typer.Option(
         "--seed", metavar="S", help="Every random draw follows from it.", callback=_non_negative
     ),
 ]
-Reuse = Annotated[bool, typer.Option("--reuse", help="Stop where the output is up to date.")]
+Reuse = Annotated[
+    bool, typer.Option("--reuse", help="Stop where the output is up to date.", rich_help_panel=GENERAL)
+]
 Inputs = Annotated[list[str] | None, typer.Argument(metavar="[INPUT|-]...", show_default=False)]
 Results = Annotated[
     str | None,

@@ -210,7 +210,9 @@ def _grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
     from rich.text import Text
 
     body = [list(row) for row in rows]
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    grid = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold"
+    )
     for number, name in enumerate(header):
         numeric = number > 0 and all(_looks_numeric(row[number]) for row in body)
         grid.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")

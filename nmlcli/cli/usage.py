@@ -17,6 +17,7 @@ from nmlcli.errors import UsageError
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
 
+GENERAL = "General"  # the last heading: what every command has
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -30,13 +31,10 @@ class Command(TyperCommand):
     def format_options(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         """Write a section of arguments and one of options for each heading, in declared order."""
         for heading, parameters in sections(self, ctx).items():
-            rows = []
-            for parameter in parameters:
-                record = parameter.get_help_record(ctx)
-                name = name_of(parameter) if parameter.param_type_name == "argument" else record[0]
-                rows.append((name, record[1].removesuffix("  [required]")))
-            with formatter.section(heading):
-                formatter.write_dl(rows, col_max=26)
+            rows = [row for row in (_row(parameter, ctx) for parameter in parameters) if row[1]]
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows, col_max=26)
 
 
 class Group(TyperGroup):
@@ -55,15 +53,22 @@ class Group(TyperGroup):
 
 def sections(command: TyperCommand, ctx: "Context") -> dict[str, list[Any]]:
     """The visible parameters of a command below the headings of its help, in declared order."""
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[Any]] = {"Arguments": [], "Options": []}
     for parameter in command.get_params(ctx):
         heading = "Arguments" if parameter.param_type_name == "argument" else "Options"
-        if not getattr(parameter, "hidden", False):
-            found.setdefault(getattr(parameter, "rich_help_panel", None) or heading, []).append(
-                parameter
-            )
-    plain = found.pop("Options", [])
-    return {**found, "Options": plain}
+        if parameter.name == "help":
+            heading = GENERAL
+        if not parameter.hidden:
+            found.setdefault(parameter.rich_help_panel or heading, []).append(parameter)
+    general = found.pop(GENERAL, [])
+    return {heading: rows for heading, rows in {**found, GENERAL: general}.items() if rows}
+
+
+def _row(parameter: Any, ctx: "Context") -> tuple[str, str]:
+    name, text = parameter.get_help_record(ctx)
+    if parameter.param_type_name == "option":
+        return name, text
+    return name_of(parameter), text.removesuffix("[required]").strip()
 
 
 def name_of(argument: Any) -> str:
@@ -84,11 +89,12 @@ def meant(word: str, known: Iterable[str]) -> str:
 def reworded(error: typer.BadParameter | Any) -> UsageError:
     """A usage error of the command line library as ours: what is wrong and what to do."""
     context, command = getattr(error, "ctx", None), getattr(error, "cmd", None)
-    if option := getattr(error, "option_name", None):
-        known = [name for parameter in getattr(command, "params", []) for name in parameter.opts]
-        if option not in known:
-            near = meant(option, known)
-            return UsageError(f"no option {option}", near if near.startswith("did") else "see --help")
+    if type(error).__name__ == "NoSuchOption":
+        known = [name for parameter in command.get_params(context) for name in parameter.opts]
+        near = meant(error.option_name, known)
+        return UsageError(
+            f"no option {error.option_name}", near if near.startswith("did") else _see(context)
+        )
     if isinstance(command, TyperGroup) and (
         match := re.match(r"No such command '(.*?)'", error.message)
     ):
@@ -98,17 +104,31 @@ def reworded(error: typer.BadParameter | Any) -> UsageError:
         option = parameter.param_type_name == "option"
         name = max(parameter.opts, key=len) if option else name_of(parameter)
         if not error.message:
-            return UsageError(f"{name} is missing", f"see nml {_path(context)}--help")
+            return UsageError(f"{name} is missing", _see(context))
+        cause = error.__cause__
+        if isinstance(cause, ValueError) and hasattr(cause, "errors"):
+            fault = cause.errors()[0]
+            return UsageError(f"{name} is {fault['input']!r}", _wanted(parameter, fault["msg"]))
         return UsageError(f"{name}: {_one_line(error.message)}")
     return UsageError(_one_line(error.format_message()))
 
 
-def _path(context: Any) -> str:
-    return "".join(f"{word} " for word in context.command_path.split()[1:]) if context else ""
+def _see(context: Any) -> str:
+    return f"see {context.command_path} --help" if context else "see --help"
+
+
+def _wanted(parameter: Any, message: str) -> str:
+    """What a number should have been, from the validator's words and the declared bounds."""
+    low, high = parameter.min, parameter.max
+    if "than or equal" in message and low is not None:
+        return f"give a number from {low} to {high}" if high is not None else f"give {low} or more"
+    if "than or equal" in message:
+        return f"give {high} or less"
+    match = re.search(r"valid (integer|number)", message)
+    kind = {"integer": "a whole number", "number": "a number"}.get(match[1] if match else "")
+    return f"give {kind}" if kind else _one_line(message)
 
 
 def _one_line(text: str) -> str:
     text = " ".join(text.split()).rstrip(".")
-    text = re.sub(r"^Input should be ", "", text)
-    text = re.sub(r"^a valid (\w+), unable to parse string as an? \w+$", r"not a valid \1", text)
     return text[:1].lower() + text[1:] if text[1:2].islower() else text
