@@ -1,12 +1,19 @@
 """Labels of samples: what `corrupt` makes and what is laid over a set by id."""
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nmlcli.errors import InvalidInput, first
+from nmlcli.products.tables import Table, read_sidecar, read_table
 from nmlcli.provenance import Record
+
+CLEAN = "clean_label"  # the column that keeps the labels before the noise
 
 
 @dataclass(frozen=True)
@@ -25,3 +32,163 @@ class Labels:
     classes: tuple[str, ...]
     record: Record | None
     source: str
+
+    @property
+    def noise(self) -> dict[str, Any] | None:
+        """The noise as in a Record: from the record, else recounted, else None for not known."""
+        if self.record is not None and self.record.noise is not None:
+            return dict(self.record.noise)
+        if self.clean_labels is None:
+            return None
+        return noise_facts(None, None, self.labels, self.clean_labels, None)
+
+
+def read_labels(source: str, *, label_column: str = "label", id_column: str = "id") -> Labels:
+    """Read a label table from a file or stdin (`-`).
+
+    Classes are those of its record, else the names in its columns in the order of class_order. Ids
+    are row numbers where there is no id column. Raises InvalidInput for a missing column, an empty
+    label, a repeated id and a label outside the record's classes.
+    """
+    table = read_table(source)
+    record = None if source == "-" else read_sidecar(source)
+    if record is not None and record.options.get("label_column", label_column) != label_column:
+        record = None  # it speaks of another column
+    names = column_names(table, label_column, "--label-column")
+    clean_names = column_names(table, CLEAN) if CLEAN in table.columns else None
+    classes = (record and record.classes) or class_order({*names, *(clean_names or ())})
+    return Labels(
+        ids=column_ids(table, id_column),
+        labels=number(names, classes, table.source),
+        clean_labels=None if clean_names is None else number(clean_names, classes, table.source),
+        classes=classes,
+        record=record,
+        source=table.source,
+    )
+
+
+def class_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Distinct class names in order: plainly by name, or numerically if all are whole numbers."""
+    distinct = set(names)
+    if all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", name) for name in distinct):
+        return tuple(sorted(distinct, key=int))
+    return tuple(sorted(distinct))
+
+
+def column_names(table: Table, column: str, option: str = "") -> list[str]:
+    """A column of class names or numbers as text. Raises InvalidInput, naming the row, else."""
+    return _texts(table, column, table.column(column, option), "label")
+
+
+def column_ids(table: Table, column: str = "id") -> list[str]:
+    """The ids of a table's rows: a column's texts, row numbers where there is no column `id`.
+
+    Raises InvalidInput for a missing or repeated id, and for a missing column of another name.
+    """
+    if column == "id" and column not in table.columns:
+        return [str(row) for row in range(len(table))]
+    ids = _texts(table, column, table.column(column, "--id-column"), "id")
+    require_unique(ids, table.source)
+    return ids
+
+
+def require_unique(ids: Sequence[str], source: str) -> None:
+    """Raise InvalidInput, naming the first three, where ids repeat."""
+    if len(set(ids)) < len(ids):
+        repeated = tuple(name for name, count in Counter(ids).items() if count > 1)
+        raise InvalidInput(
+            f"{source}: ids repeat: {first(repeated)}", "name another column with --id-column"
+        )
+
+
+def _texts(table: Table, column: str, values: Sequence[Any], what: str) -> list[str]:
+    texts = []
+    for row, value in enumerate(values, start=1):
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str) or not value:
+            found = (
+                f"no {what}"
+                if value in (None, "")
+                else f"a {what} that is neither text nor a whole number"
+            )
+            raise InvalidInput(f"{table.source}: row {row} has {found} in column {column}")
+        texts.append(value)
+    return texts
+
+
+def number(names: Sequence[str], classes: Sequence[str], source: str) -> NDArray[np.int64]:
+    """Class names [N] as class numbers int64 [N]. Raises InvalidInput, naming three unknown ones."""
+    numbers = {name: i for i, name in enumerate(classes)}
+    unknown = tuple(dict.fromkeys(name for name in names if name not in numbers))
+    if unknown:
+        raise InvalidInput(f"{source}: labels outside the {len(classes)} classes: {first(unknown)}")
+    return np.fromiter((numbers[name] for name in names), dtype=np.int64, count=len(names))
+
+
+def align(
+    labels: Labels, ids: Sequence[str], source: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Labels and clean labels int64 [N] for samples, joined by id.
+
+    ids: of the samples [N]. source: the samples' set, for messages. Raises InvalidInput, naming the
+    first three, where a sample has no label or a label no sample.
+    """
+    rows = {name: row for row, name in enumerate(labels.ids)}
+    unlabelled = [name for name in ids if name not in rows]
+    if unlabelled:
+        raise InvalidInput(f"{labels.source} has no label for samples of {source}: {first(unlabelled)}")
+    if len(rows) > len(ids):
+        samples = set(ids)
+        spare = [name for name in labels.ids if name not in samples]
+        raise InvalidInput(f"{labels.source} labels samples that {source} lacks: {first(spare)}")
+    order = np.fromiter((rows[name] for name in ids), dtype=np.int64, count=len(ids))
+    clean = None if labels.clean_labels is None else labels.clean_labels[order]
+    return labels.labels[order], clean
+
+
+def renumber(
+    numbers: NDArray[np.int64], from_classes: Sequence[str], to_classes: Sequence[str], source: str
+) -> NDArray[np.int64]:
+    """Class numbers of one class list as those of another, matched by name.
+
+    Raises InvalidInput, naming three, where classes that occur are unknown to the other list.
+    """
+    if tuple(from_classes) == tuple(to_classes):
+        return numbers
+    known = {name: i for i, name in enumerate(to_classes)}
+    table = np.array([known.get(name, -1) for name in from_classes], dtype=np.int64)
+    renumbered = table[numbers]
+    if (renumbered < 0).any():
+        unknown = [from_classes[i] for i in np.unique(numbers[renumbered < 0])]
+        raise InvalidInput(
+            f"{source}: classes that are not among the {len(to_classes)}: {first(unknown)}"
+        )
+    return renumbered
+
+
+def noise_facts(
+    kind: str | None,
+    requested: float | None,
+    labels: NDArray[np.int64],
+    clean_labels: NDArray[np.int64],
+    seed: int | None,
+    draw: str | None = None,
+) -> dict[str, Any]:
+    """What a record says of noise: kind, seed and draw (None: not known), ratios asked for and met."""
+    flipped = int(np.count_nonzero(labels != clean_labels))
+    return {
+        "kind": kind,
+        "requested": requested,
+        "realised": flipped / len(labels) if len(labels) else 0.0,
+        "flipped": flipped,
+        "of": len(labels),
+        "seed": seed,
+        "draw": draw,
+    }
+
+
+def clean_facts(rows: int) -> dict[str, Any]:
+    """What a record says of labels that are known to be clean."""
+    none = np.zeros(rows, dtype=np.int64)
+    return noise_facts("none", 0.0, none, none, None)

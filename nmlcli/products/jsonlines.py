@@ -1,0 +1,127 @@
+"""JSON Lines as bytes: one object a line, one value of which can change and no other byte does."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from nmlcli.errors import InvalidInput
+from nmlcli.products.delimited import Bytes
+
+_BOM = b"\xef\xbb\xbf"
+_BATCH = 8192  # rows
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class JsonLines:
+    """A table of JSON objects, one a line; blank lines are no rows.
+
+    columns: the keys of the first object, in order. Values are what JSON gives; None where a row has
+    no such key. Raises InvalidInput, naming the line, for what is no object or names a key twice.
+    """
+
+    def __init__(self, data: Bytes, source: str) -> None:
+        self.source = source
+        self._data = data
+        self._start = len(_BOM) if data[: len(_BOM)] == _BOM else 0
+        first_row = next(self.objects(), None)
+        self.columns = tuple(first_row) if first_row else ()
+
+    def objects(self) -> Iterator[dict[str, Any]]:
+        """The rows as objects."""
+        for number, line in self._lines():
+            if line.strip():
+                yield self._object(line, number)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[list[Any], ...]]:
+        """Values of the named keys, a list a key, some thousand rows at a time."""
+        rows = self.objects()
+        while batch := list(islice(rows, _BATCH)):
+            yield tuple([row.get(name) for row in batch] for name in columns)
+
+    def relabelled(
+        self, column: str, batches: Iterable[tuple[Sequence[Any], Sequence[bool]]], added: str
+    ) -> Iterator[bytes]:
+        """The table with new values under a key and the old ones under a key added at the end.
+
+        batches: values and whether they differ from the old ones, as in Delimited.relabelled.
+        """
+        pairs = (pair for values, changed in batches for pair in zip(values, changed, strict=True))
+        yield self._data[: self._start]
+        lines = self._lines()
+        while batch := list(islice(lines, _BATCH)):
+            yield b"".join(
+                self._relabelled(line, number, column, *next(pairs), added) if line.strip() else line
+                for number, line in batch
+            )
+
+    def _relabelled(
+        self, line: bytes, number: int, column: str, value: Any, differs: bool, added: str
+    ) -> bytes:
+        text = line.decode()
+        spans, key_ends = _spans(text)
+        if added in spans:
+            raise InvalidInput(f"{self.source}: line {number} already has {added}")
+        start, end = spans[column]
+        old = text[start:end]
+        new = json.dumps(value, ensure_ascii=False) if differs else old
+        last = max(end for _, end in spans.values())
+        colon = text[key_ends[column] : start]
+        comma = ", " if colon.endswith(" ") else ","
+        addition = f"{comma}{json.dumps(added)}{colon}{old}"
+        return f"{text[:start]}{new}{text[end:last]}{addition}{text[last:]}".encode()
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        position, number = self._start, 0
+        while position < len(self._data):
+            end = self._data.find(b"\n", position) + 1 or len(self._data)
+            number += 1
+            yield number, self._data[position:end]
+            position = end
+
+    def _object(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            value = json.loads(line.decode(), object_pairs_hook=_unique)
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"{self.source}: line {number} is not UTF-8", "recode it") from error
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(
+                f"{self.source}: line {number} is not JSON ({_reason(error)})"
+            ) from error
+        if not isinstance(value, dict):
+            raise InvalidInput(f"{self.source}: line {number} is no JSON object")
+        return value
+
+
+def _reason(error: Exception) -> str:
+    return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key is named twice")
+    return values
+
+
+def _spans(text: str) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
+    """Where the values of an object start and end in its valid JSON text, and where the keys end."""
+    decode = json.JSONDecoder().raw_decode
+    spans, key_ends = {}, {}
+    position = text.index("{") + 1
+    while True:
+        key, end = decode(text, _skip(text, position))
+        key_ends[key] = end
+        start = _skip(text, _skip(text, end) + 1)  # behind the colon
+        _, end = decode(text, start)
+        spans[key] = (start, end)
+        position = _skip(text, end)
+        if text[position] == "}":
+            return spans, key_ends
+        position += 1
+
+
+def _skip(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
