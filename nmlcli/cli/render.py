@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 
-_PER_CENT = {"accuracy", "val_accuracy", "top5", "mean_class_accuracy", "macro_f1"}
+PER_CENT = {"accuracy", "val_accuracy", "top5", "mean_class_accuracy", "macro_f1"}
 _LINES_EVERY = 10.0  # seconds between plain progress lines
 
 
@@ -72,8 +72,12 @@ class _Bar:
         task = self.bar.tasks[0]
         if done < task.completed:  # another round of work
             self.bar.reset(self.task, total=total)
-        shown = "  ".join(f"{name.replace('_', ' ')} {_value(name, v)}" for name, v in values.items())
-        self.bar.update(self.task, completed=done, total=total, values=shown or task.fields["values"])
+        speed = task.finished_speed or task.speed
+        self.bar.update(
+            self.task, completed=done, total=total, count=_counts(done, total),
+            rate=f"{speed:,.{0 if speed >= 10 else 1}f}/s" if speed else "",
+            values=_shown(values) or task.fields["values"],
+        )  # fmt: skip
 
     def _start(self, total: int | None, now: float) -> None:
         from rich.console import Console
@@ -81,12 +85,14 @@ class _Bar:
 
         self.started = now
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=None), _counts(), _rate(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None, complete_style="cyan", finished_style="green"),
+            TextColumn("{task.fields[count]}"), TextColumn("{task.fields[rate]}", style="dim"),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             TextColumn("{task.fields[values]}"),
             console=Console(stderr=True), redirect_stdout=False, expand=True,
         )  # fmt: skip
-        self.task = self.bar.add_task(self.title, total=total, values="")
+        self.task = self.bar.add_task(self.title, total=total, count="", rate="", values="")
         self.bar.start()
 
     def close(self) -> None:
@@ -96,30 +102,22 @@ class _Bar:
             self.bar.stop()
 
 
-def _counts() -> Any:
-    from rich.progress import ProgressColumn, Task
-    from rich.text import Text
-
-    class Counts(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            total = "" if task.total is None else f"/{task.total:,.0f}"
-            return Text(f"{task.completed:,.0f}{total}", style="progress.download", no_wrap=True)
-
-    return Counts()
+def _counts(done: float, total: float | None) -> str:
+    """`512/2,000`, as wide at the start as at the end, so that the bar stands still."""
+    return f"{done:,.0f}" if total is None else f"{done:>{len(f'{total:,.0f}')},.0f}/{total:,.0f}"
 
 
-def _rate() -> Any:
-    from rich.progress import ProgressColumn, Task
-    from rich.text import Text
+def _shown(values: Mapping[str, float | str]) -> str:
+    return "  ".join(
+        f"{name.replace('_', ' ')} {_steady(name, value)}" for name, value in values.items()
+    )
 
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text(
-                f"{_rounded(speed)}/s" if speed else "", style="progress.data.speed", no_wrap=True
-            )
 
-    return Rate()
+def _steady(name: str, value: float | str) -> str:
+    """A value of a width that changes little from call to call."""
+    if isinstance(value, float) and name not in PER_CENT:
+        return f"{value:.3f}" if 0.001 <= abs(value) < 1000 or value == 0 else f"{value:.1e}"
+    return _value(name, value)
 
 
 class _Lines:
@@ -134,9 +132,7 @@ class _Lines:
         if done != total and now - self.last < _LINES_EVERY:
             return
         self.last = now
-        share = f"/{total:,}" if total is not None else ""
-        shown = "".join(f"  {name.replace('_', ' ')} {_value(name, v)}" for name, v in values.items())
-        log.debug("%s %s%s%s", self.title, f"{done:,}", share, shown)
+        log.debug("%s %s  %s", self.title, _counts(done, total), _shown(values))
 
 
 def answer(
@@ -244,7 +240,8 @@ def _fitting(rows: list[Row], columns: Sequence[str] | None) -> list["Renderable
         wide = [max(len(line[i]) for line in across) + 1 for i in range(len(rows) + 1)]
         if sum(wide) <= Console(file=sys.stdout).width:
             return [_grid(across[0], across[1:])]
-    return [_card(row, keys) for row in rows]
+    cards = [_card(row, keys) for row in rows]
+    return [part for card in cards for part in (card, "")][:-1]
 
 
 def _card(row: Row, keys: Sequence[str]) -> Any:
@@ -257,7 +254,6 @@ def _card(row: Row, keys: Sequence[str]) -> Any:
     for key in keys:
         if row.get(key) is not None:
             card.add_row(key.replace("_", " "), Text(_cell(key, row)))
-    card.add_row("", "")
     return card
 
 
@@ -276,7 +272,7 @@ def _value(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{100 * value:.1f} %" if key in _PER_CENT else _rounded(value)
+        return f"{100 * value:.1f} %" if key in PER_CENT else _rounded(value)
     if isinstance(value, int):
         return f"{value:,}" if key != "seed" else str(value)
     if isinstance(value, (list, tuple)):

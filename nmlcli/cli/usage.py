@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-import typer
 from typer.core import TyperCommand, TyperGroup
 
 from nmlcli.errors import UsageError
@@ -54,7 +53,8 @@ class Group(TyperGroup):
 def sections(command: TyperCommand, ctx: "Context") -> dict[str, list[Any]]:
     """The visible parameters of a command below the headings of its help, in declared order."""
     found: dict[str, list[Any]] = {"Arguments": [], "Options": []}
-    for parameter in command.get_params(ctx):
+    parameters: list[Any] = command.get_params(ctx)
+    for parameter in parameters:
         heading = "Arguments" if parameter.param_type_name == "argument" else "Options"
         if parameter.name == "help":
             heading = GENERAL
@@ -86,9 +86,10 @@ def meant(word: str, known: Iterable[str]) -> str:
     return f"choose from {', '.join(known)}" if len(known) <= 20 else ""
 
 
-def reworded(error: typer.BadParameter | Any) -> UsageError:
+def reworded(error: Any) -> UsageError:
     """A usage error of the command line library as ours: what is wrong and what to do."""
-    context, command = getattr(error, "ctx", None), getattr(error, "cmd", None)
+    context: Any = getattr(error, "ctx", None)
+    command: Any = getattr(error, "cmd", None)
     if type(error).__name__ == "NoSuchOption":
         known = [name for parameter in command.get_params(context) for name in parameter.opts]
         near = meant(error.option_name, known)
