@@ -1,9 +1,9 @@
 """The three terms of NMTune (Chen et al. 2024, Eq. 3-5), with exact gradients written by hand.
 
-Notation: F [M, D] the frozen features of a batch, Z [M, D] what the head made of them. Everything is
-computed in float64 from the smaller of the two Gram matrices of Z, so that a naive transcription
-(svdvals, D x D covariance) is met at a fraction of its cost. No gradient flows to F, except through
-`consistency_loss`.
+Notation: F [M, D] the frozen features of a batch, Z [M, D] what the head made of them. L_COV and
+L_SVD are computed in float64 from the smaller of the two Gram matrices of Z, which gives what a
+transcription (svdvals, D x D covariance) gives at a fraction of its cost. No gradient flows to F,
+except through `consistency_loss`.
 """
 
 from dataclasses import dataclass
@@ -89,26 +89,28 @@ def _combine(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     _check(features, transformed)
     terms: dict[str, Tensor] = {}
-    with torch.no_grad():
-        batch = _Batch.of(transformed)
-        mixing = batch.gram.new_zeros(batch.gram.shape)
-        gradient = torch.zeros_like(batch.rows)
-        if cov:
-            terms["cov"], part, rest = _covariance(batch)
-            mixing.add_(part, alpha=cov)
-            gradient.add_(rest, alpha=cov)
-        if svd:
-            terms["svd"], part = _dominance(batch, top)
-            mixing.add_(part, alpha=svd)
+    with torch.no_grad(), torch.autocast(transformed.device.type, enabled=False):
+        Z = transformed.detach().to(torch.promote_types(transformed.dtype, torch.float32))
         if cov or svd:
-            gradient += mixing @ batch.rows if batch.wide else batch.rows @ mixing
+            batch = _Batch.of(Z)
+            mixing = torch.zeros_like(batch.gram)
+            if svd:  # before _covariance, which uses up the centred Z
+                terms["svd"], part = _dominance(batch, top)
+                mixing.add_(part, alpha=svd)
+            if cov:
+                terms["cov"], part, rest = _covariance(batch, cov)
+                mixing.add_(part)
+            else:
+                rest = batch.centred.zero_()
+            sides = (mixing, batch.rows) if batch.wide else (batch.rows, mixing)
+            gradient = rest.addmm_(*sides).to(Z.dtype)
+        else:
+            gradient = torch.zeros_like(Z)
         if mse and features is not None:
-            scale = _share(reduction, transformed)
-            value, rest = _consistency(features, batch.rows)
-            terms["mse"] = value * scale
-            gradient.add_(rest, alpha=mse * scale)
+            scale = _share(reduction, Z)
+            terms["mse"] = scale * _consistency(features.detach().to(Z.dtype), Z, mse * scale, gradient)
         weights = {"mse": mse, "cov": cov, "svd": svd}
-        total = sum((weights[name] * value for name, value in terms.items()), batch.gram.new_zeros(()))
+        total = sum((weights[name] * term for name, term in terms.items()), Z.new_zeros(()))
         total, gradient = total.to(transformed.dtype), gradient.to(transformed.dtype)
     return _KnownGradient.apply(transformed, total, gradient), terms
 
@@ -119,13 +121,13 @@ class _Batch:
 
     rows: Tensor  # Z [M, D]
     mean: Tensor  # [D]
-    centred: Tensor  # Zc [M, D]
+    centred: Tensor  # Zc [M, D], which ends as the gradient: fresh arrays this large cost page faults
     gram: Tensor  # Zc Zcᵀ [M, M] if wide, else Zcᵀ Zc [D, D]
     wide: bool
 
     @classmethod
     def of(cls, transformed: Tensor) -> "_Batch":
-        rows = transformed.detach().double()
+        rows = transformed.double()
         mean = rows.mean(0)
         centred = rows - mean
         wide = rows.shape[0] <= rows.shape[1]
@@ -140,17 +142,21 @@ class _Batch:
         return self.gram + len(self.rows) * torch.outer(self.mean, self.mean)
 
 
-def _covariance(batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """L_COV; its gradient is mixing · Z (Z · mixing if not wide) plus the third value."""
+def _covariance(batch: _Batch, weight: float) -> tuple[Tensor, Tensor, Tensor]:
+    """L_COV; weight times its gradient is mixing · Z (Z · mixing if not wide) plus a rest [M, D].
+
+    Returns the loss, mixing and the rest, which is written over the centred Z.
+    """
     M, D = batch.rows.shape
     scale = 1 / (D * max(M - 1, 1) ** 2)
+    slope = 4 * scale * weight
     if batch.wide:  # ‖C‖² without forming C, less the squared variances
         squares = batch.centred.square().sum(0)  # [D]
         value = scale * (batch.gram.square().sum() - squares.square().sum()).clamp(min=0)
-        return value, 4 * scale * batch.gram, -4 * scale * squares * batch.centred
+        return value, slope * batch.gram, batch.centred.mul_(squares * -slope)
     apart = batch.gram - torch.diag(batch.gram.diagonal())
-    mixing = 4 * scale * apart
-    return scale * apart.square().sum(), mixing, -(batch.mean @ mixing).expand(M, D)
+    mixing = slope * apart
+    return scale * apart.square().sum(), mixing, batch.centred.copy_(-(batch.mean @ mixing))
 
 
 def _dominance(batch: _Batch, top: int) -> tuple[Tensor, Tensor]:
@@ -174,15 +180,14 @@ def _dominance(batch: _Batch, top: int) -> tuple[Tensor, Tensor]:
     return -share, (vectors * (slopes * inverse)) @ vectors.T
 
 
-def _consistency(features: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """L_MSE with the mean over rows, and its gradient to Z."""
-    wanted = _unit_rows(features.detach().double())
-    inverse = _inverse_lengths(rows)  # [M, 1]
-    units = rows * inverse
-    difference = units - wanted
-    value = difference.square().sum(1).mean()
-    along = (units * difference).sum(1, keepdim=True)
-    return value, (difference - along * units) * (2 / len(rows) * inverse)
+def _consistency(features: Tensor, Z: Tensor, weight: float, gradient: Tensor) -> Tensor:
+    """L_MSE with the mean over rows; weight times its gradient to Z is added to gradient [M, D]."""
+    per_feature, per_row = _inverse_lengths(features), _inverse_lengths(Z)  # [M, 1]
+    cosines = (features * Z).sum(1, keepdim=True) * per_feature * per_row
+    slope = 2 * weight / len(Z)
+    gradient.addcmul_(Z, slope * cosines * per_row.square())
+    gradient.addcmul_(features, -slope * per_feature * per_row)
+    return ((per_feature > 0).to(Z.dtype) + (per_row > 0).to(Z.dtype) - 2 * cosines).mean()
 
 
 def _unit_rows(rows: Tensor) -> Tensor:
