@@ -1,0 +1,196 @@
+"""Networks of timm: built by name, drawn from a seed or with weights from a file or the hub."""
+
+import os
+import pickle
+import socket
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import huggingface_hub.constants
+import timm
+import torch
+from safetensors import SafetensorError
+from torch.nn import Module
+
+from nmlcli import keyed
+from nmlcli.errors import InvalidInput, NmlError, UsageError
+from nmlcli.models.preprocessing import Preprocessing, of_timm, resized
+from nmlcli.models.schemes import Network, Wanted
+from nmlcli.products.formats import read_checkpoint
+
+_UNFIT = (
+    RuntimeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    SafetensorError,
+    EOFError,
+)
+
+
+def require_architecture(name: str) -> None:
+    """Raise UsageError, with the nearest names, where timm has no such network."""
+    if timm.is_model(name.partition(".")[0]):
+        try:
+            timm.get_pretrained_cfg(name)
+        except RuntimeError as error:  # a tag that it does not have
+            tags = timm.list_pretrained(name.partition(".")[0] + ".*")
+            raise UsageError(f"timm has no {name}", f"it has {', '.join(tags[:5])}") from error
+        return
+    near = get_close_matches(name, timm.list_models(), n=3)
+    remedy = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names them all"
+    raise UsageError(f"timm has no network {name!r}", remedy)
+
+
+def build(architecture: str, num_classes: int, size: int | None, seed: int) -> Module:
+    """Build a network without weights, its initial values decided by the seed alone.
+
+    size: of its images, in pixels. Raises UsageError where timm has no such network, or where it
+    cannot take that size.
+    """
+    require_architecture(architecture)
+    torch.manual_seed(keyed.scalar(seed, "init"))
+    try:
+        module: Module = timm.create_model(
+            architecture,
+            pretrained=False,
+            num_classes=num_classes,
+            **_size_argument(architecture, size),
+        )
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"timm cannot build {architecture} at {size or 'its own'} pixels: {error}"
+        ) from error
+    return module
+
+
+def _size_argument(architecture: str, size: int | None) -> dict[str, Any]:
+    """Networks with position embeddings must be told the size, others cannot be told."""
+    config = timm.get_pretrained_cfg(architecture)
+    fixed = size is not None and config is not None and config.fixed_input_size
+    return {"img_size": size} if fixed and size is not None else {}
+
+
+def open_timm(architecture: str, weights: Path | None, wanted: Wanted, identity: str) -> Network:
+    """A network by timm's name: drawn from a seed, with a file's weights, or with the hub's."""
+    require_architecture(architecture)
+    if wanted.random_init:
+        module = build(architecture, 0, wanted.size, wanted.seed)
+    elif weights is not None:
+        module = _with_file(architecture, weights, wanted.size)
+    else:
+        module = _with_hub(architecture, wanted.size)
+    config = timm.get_pretrained_cfg(architecture)
+    tagged = f"{config.architecture}.{config.tag}" if config and config.tag else architecture
+    return _network(
+        module,
+        of_timm(module, wanted.size),
+        name=architecture if wanted.random_init else tagged,
+        identity=identity,
+        architecture=architecture.partition(".")[0],
+        seed=wanted.seed if wanted.random_init else None,
+    )
+
+
+def _network(module: Module, preprocessing: Preprocessing, **facts: Any) -> Network:
+    module.eval()
+    unknown = dict.fromkeys(("objective", "data", "noise"))
+    model = {**unknown, **facts, "layer": "pre_logits", "preprocessing": preprocessing.facts()}
+    return Network(module, preprocessing, model)
+
+
+def _with_file(architecture: str, weights: Path, size: int | None) -> Module:
+    """Load a file strictly, whatever its classifier: its width is the file's own.
+
+    Strictness matters, since timm otherwise passes over every weight that is missing.
+    """
+    config = timm.get_pretrained_cfg(architecture)
+    try:
+        state = timm.models.load_state_dict(str(weights), weights_only=True)
+        classifier = config.classifier if config is not None else None
+        name = classifier if isinstance(classifier, str) else (classifier or ("",))[0]
+        found = state.get(f"{name}.weight")
+        widths = [found.shape[0]] if found is not None else [config.num_classes if config else 0, 0]
+    except (*_UNFIT, OSError) as error:
+        raise InvalidInput(f"{weights} holds no weights that can be read: {_brief(error)}") from error
+    for width in widths:
+        overlay = {"file": str(weights), "num_classes": width, "label_offset": 0}
+        try:
+            module: Module = timm.create_model(
+                architecture, pretrained=True, num_classes=width, pretrained_cfg_overlay=overlay,
+                **_size_argument(architecture, size),
+            )  # fmt: skip
+        except _UNFIT as error:
+            unfit = error
+        else:
+            return module
+    raise InvalidInput(f"{weights} does not fit {architecture}: {_brief(unfit)}") from unfit
+
+
+def _with_hub(architecture: str, size: int | None) -> Module:
+    """Load the hub's weights, from its cache where they are there."""
+    if not _hub_answers():  # else huggingface_hub tries again and again for 40 seconds
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        module: Module = timm.create_model(
+            architecture, pretrained=True, **_size_argument(architecture, size)
+        )
+    except (OSError, RuntimeError) as error:
+        raise NmlError(
+            f"the weights of {architecture} cannot be fetched from the hub ({_brief(error)})",
+            f"bring their file and name it: timm:{architecture}@FILE",
+        ) from error
+    return module
+
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached; taken as given where a proxy stands in between."""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    address = urlsplit(huggingface_hub.constants.ENDPOINT)
+    try:
+        socket.create_connection((address.hostname, address.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def open_checkpoint(source: str, wanted: Wanted, identity: str) -> Network:
+    """A network that `pretrain` wrote, or its untrained twin."""
+    checkpoint = read_checkpoint(source)
+    model = checkpoint.record.model or {}
+    try:
+        architecture = str(model["architecture"])
+        values = {**model["preprocessing"]}
+        own = Preprocessing(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+    except (KeyError, TypeError) as error:
+        raise InvalidInput(f"{source}: its record does not say how to build the network") from error
+    classes = checkpoint.record.classes or ()
+    preprocessing = resized(own, wanted.size)
+    module = build(architecture, len(classes), preprocessing.size, wanted.seed)
+    if wanted.random_init:
+        return _network(
+            module, preprocessing, name=architecture, identity=identity, architecture=architecture,
+            seed=wanted.seed,
+        )  # fmt: skip
+    try:
+        module.load_state_dict(checkpoint.weights, strict=True)
+    except RuntimeError as error:
+        raise InvalidInput(f"{source} does not fit {architecture}: {_brief(error)}") from error
+    module.eval()
+    facts = {
+        **model,
+        "identity": identity,
+        "preprocessing": preprocessing.facts(),
+        "layer": "pre_logits",
+    }
+    return Network(module, preprocessing, facts, checkpoint.record, classes)
+
+
+def _brief(error: BaseException) -> str:
+    """The first two lines of another library's message, cut where it gets long."""
+    text = " ".join(str(error).splitlines()[:2]).strip() or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "…"

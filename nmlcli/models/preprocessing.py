@@ -1,0 +1,109 @@
+"""What happens to an image before a network sees it, in training and evaluation alike.
+
+Resizing and cropping are timm's own, on the decoded image; normalising is done on whole batches,
+with the same operations in the same order as torchvision's, so that the bytes are those of timm.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from nmlcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SMALL = 64  # pixels; up to here the whole image is kept, since there is no border to spare
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Size in pixels, square; mean and std of pixels in [0, 1]; the rest as timm names it."""
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+    crop_mode: str = "center"
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says of it."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+
+def of_timm(module: torch.nn.Module, size: int | None = None) -> Preprocessing:
+    """The preprocessing that timm states for a network, at another size where one is given.
+
+    Raises UsageError where the network does not take square RGB images.
+    """
+    from timm.data.config import resolve_data_config
+
+    config = resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
+    channels, height, width = config["input_size"]
+    if channels != 3 or (size is None and height != width):
+        raise UsageError(f"the network takes images of {channels} × {height} × {width}", "give --size")
+    return resized(
+        Preprocessing(
+            size=height,
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
+            interpolation=config["interpolation"],
+            crop_pct=config["crop_pct"],
+            crop_mode=config.get("crop_mode") or "center",
+        ),
+        size,
+    )
+
+
+def resized(preprocessing: Preprocessing, size: int | None) -> Preprocessing:
+    """The same at another size; small images are not cropped."""
+    if size is None or size == preprocessing.size:
+        return preprocessing
+    values = {**asdict(preprocessing), "size": size}
+    if size <= SMALL:
+        values["crop_pct"] = 1.0
+    return Preprocessing(**values)
+
+
+class Pixels:
+    """The evaluation transform up to normalising: an RGB image to uint8 [3, size, size].
+
+    The second argument, the sample's number, is not needed. Can be pickled, for workers.
+    """
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        from timm.data.transforms_factory import create_transform
+
+        self.transform = create_transform(
+            input_size=(3, preprocessing.size, preprocessing.size),
+            is_training=False,
+            interpolation=preprocessing.interpolation,
+            crop_pct=preprocessing.crop_pct,
+            crop_mode=preprocessing.crop_mode,
+            mean=preprocessing.mean,  # the colour of added borders
+            use_prefetcher=True,  # timm's word for stopping before normalisation
+        )
+
+    def __call__(self, image: "Image", index: int) -> Tensor:
+        return torch.as_tensor(self.transform(image))
+
+
+class Normalise:
+    """Batches [B, 3, H, W] to float32 on a device: uint8 is normalised, floats stay as they are."""
+
+    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+        self.device = device
+        self.mean = torch.tensor(preprocessing.mean, device=device).view(1, 3, 1, 1)
+        self.std = torch.tensor(preprocessing.std, device=device).view(1, 3, 1, 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        batch = images.to(self.device, memory_format=torch.channels_last)
+        if batch.is_floating_point():
+            return batch
+        return batch.float().div_(255).sub_(self.mean).div_(self.std)
