@@ -97,14 +97,13 @@ def train(
     Each epoch takes all rows in an order of its own; a last batch of one row is left out.
     """
     rows, size = len(features), settings.batch_size
-    used = rows - 1 if rows % size == 1 else rows
+    steps = steps_per_epoch(rows, size)
 
     def batches(epoch: int) -> Iterator[Batch]:
         order = torch.from_numpy(keyed.permutation(rows, seed, f"order/{epoch}"))
-        for index in torch.split(order[:used], size):
+        for index in torch.split(order[: steps * size], size):
             yield features[index], labels[index]
 
-    steps = -(-used // size)
     optimiser = torch.optim.AdamW(
         head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
     )
@@ -120,6 +119,11 @@ def train(
         advance=advance,
     )
     head.eval()
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Steps that an epoch takes; rows % batch_size of 1 makes no batch of its own."""
+    return rows // batch_size + (rows % batch_size > 1)
 
 
 def objective(head: TrainableHead, settings: Settings) -> Callable[[Batch], dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""METHODS: what a head can be tuned as. A method turns a preset into settings, which a trainer obeys."""
+"""METHODS: what a head can be tuned as. A method turns a preset into settings; the trainer obeys."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
