@@ -90,7 +90,8 @@ def parse_record(text: str | bytes, source: str) -> Record:
     """Read a record from its JSON. Raises InvalidInput, naming source, where it is damaged."""
     try:
         values = json.loads(text)
-    except ValueError as error:
+        canonical(values).encode()  # neither NaN nor half characters, which could not be written again
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{source}: its nml record is not JSON") from error
     if not isinstance(values, dict) or values.get("kind") not in KINDS:
         raise InvalidInput(f"{source}: its nml record names no kind that is known")
@@ -106,21 +107,27 @@ def parse_record(text: str | bytes, source: str) -> Record:
 
 
 def _checked(values: dict[str, Any]) -> Record:
-    known = {name: values[name] for name in Record.__dataclass_fields__ if name in values}
+    missing = [name for name in Record.__dataclass_fields__ if name not in values]
+    if missing:
+        raise ValueError(f"no {missing[0]}")
+    known = {name: values[name] for name in Record.__dataclass_fields__}
     for name, kinds in (
         ("identity", str), ("command", str), ("version", str), ("options", dict), ("extra", dict),
         ("parents", list), ("classes", list | None), ("rows", int | None), ("columns", int | None),
         ("data", dict | None), ("model", dict | None), ("noise", dict | None),
     ):  # fmt: skip
-        if not isinstance(known.get(name), kinds):
-            raise TypeError(f"{name} is {type(known.get(name)).__name__}")
+        if not isinstance(known[name], kinds) or isinstance(known[name], bool):
+            raise TypeError(f"{name} is {type(known[name]).__name__}")
     if known["classes"] is not None:
         if not all(isinstance(name, str) for name in known["classes"]):
             raise TypeError("classes are not all text")
         if len(set(known["classes"])) != len(known["classes"]):
             raise ValueError("a class is named twice")
         known["classes"] = tuple(known["classes"])
-    if not all(isinstance(p, dict) and isinstance(p.get("identity"), str) for p in known["parents"]):
-        raise TypeError("parents have no identity")
+    for parent in known["parents"]:
+        if not isinstance(parent, dict) or not all(isinstance(value, str) for value in parent.values()):
+            raise TypeError("a parent is not told in text")
+        if not {"kind", "identity", "command"} <= parent.keys():
+            raise ValueError("a parent lacks its kind, identity or command")
     known["parents"] = tuple(known["parents"])
     return Record(**known)

@@ -3,6 +3,7 @@
 A format is a row here; which arrays a product has is not a format's business.
 """
 
+import os
 import stat
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from nmlcli.atomic import replacing
 from nmlcli.errors import InvalidInput, UsageError
-from nmlcli.provenance import Record, parse_record
+from nmlcli.provenance import Record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from nmlcli.products.features import Features
     from nmlcli.products.head import Head
 
-TABLES = (".csv", ".tsv", ".jsonl")  # read and written by products.tables
+TABLES = (".csv", ".tsv", ".jsonl")  # not binary: products.tables reads and writes them
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,9 @@ def read_record(source: str) -> Record | None:
     Of a text table it lies beside it, in `FILE.nml.json`.
     """
     if source != "-" and Path(source).suffix.lower() in TABLES:
-        check_exists(source)
-        beside = Path(f"{source}.nml.json")
-        return parse_record(beside.read_bytes(), str(beside)) if beside.is_file() else None
+        from nmlcli.products.tables import read_sidecar
+
+        return read_sidecar(check_exists(source))
     return open_container(source).record
 
 
@@ -163,10 +164,7 @@ def open_container(source: str, wanted: str = "product") -> "Container":
     suffix = path.suffix.lower()
     if suffix in TABLES:
         raise InvalidInput(f"{source} holds a table, not {'a ' * (wanted != 'features')}{wanted}")
-    try:
-        return FORMATS[choose(source)].open(source)
-    except PermissionError as error:
-        raise InvalidInput(f"cannot read {source}: {error.strerror}") from error
+    return FORMATS[choose(source)].open(source)
 
 
 def choose(name: str) -> str:
@@ -187,6 +185,8 @@ def check_exists(source: str) -> Path:
             raise InvalidInput(f"{source} is a folder, not a file")
         if not path.exists():
             raise InvalidInput(f"{source}: no such file")
+        if not os.access(path, os.R_OK):
+            raise InvalidInput(f"{source} cannot be read", "its permissions forbid it")
     except (OSError, ValueError) as error:  # a name too long, or with a zero byte
         raise InvalidInput(f"cannot read {source!r}: {error}") from error
     return path

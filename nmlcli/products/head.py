@@ -65,6 +65,10 @@ def unpack_head(container: Container) -> Head:
     names = [f"{part}.{number}" for number in range(max(1, count)) for part in ("weight", "bias")]
     require_names(container, (*names, "residual", "input_scale"))
     width = start = require(container, "weight.0", ("float32",), (None, None)).shape[1]
+    if record.columns not in (None, width):
+        raise InvalidInput(
+            f"{container.source} is for {record.columns} columns by its record, not {width}"
+        )
     for number in range(max(1, count)):
         last = width
         width = require(container, f"weight.{number}", ("float32",), (None, last)).shape[0]
