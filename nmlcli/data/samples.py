@@ -1,4 +1,4 @@
-"""An ordered set of samples: what every kind of DATA is opened as."""
+"""An ordered set of samples: what every kind of DATA is opened as, and how a set is named."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _SPLITS = "train|trainval|val|valid|validation|test"
+_SUFFIX = re.compile(r"\.(tar|h5|hdf5|csv|tsv|jsonl|parquet|safetensors)$")
+_PATTERN = re.compile(r"[-_.]?(\{[^{}]*\}|[*?]+|\[[^\]]*\])[-_.]?")
+_NAMED = re.compile(r"(\w[\w.-]*(?:/\w[\w.-]*)?(?::\w+)?)=(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -40,17 +43,34 @@ class SetName:
     @classmethod
     def of_path(cls, path: str | Path) -> "SetName":
         """Name a set by where it lies: `pacs/sketch.tar` pacs/sketch, `cifar10/test.tar` cifar10:test,
-        `pacs/photo-train.tar` pacs/photo:train."""
+        `pacs/photo-train.tar` pacs/photo:train; the pattern of `pets/train-{00..11}.tar` is left out.
+
+        The current folder names a set only where nothing else does (`.`, or `test.tar` inside it).
+        """
         path = Path(path)
-        stem = re.sub(r"\.(tar|h5|hdf5|csv|tsv|jsonl|parquet|safetensors)$", "", path.name) or "data"
-        parent = path.parent.name
-        if not parent:
-            return cls(stem)
-        if re.fullmatch(_SPLITS, stem):
-            return cls(parent, None, stem)
-        if match := re.fullmatch(rf"(.+)[-_.]({_SPLITS})", stem):
-            return cls(parent, match[1], match[2])
-        return cls(parent, stem)
+        if path.name in ("", ".."):
+            path = path.resolve()
+        stem = _word(_PATTERN.sub("", _SUFFIX.sub("", path.name)))
+        if not stem or re.fullmatch(_SPLITS, stem):
+            parent = path.parent if path.parent.name not in ("", "..") else path.parent.resolve()
+            return cls(_word(parent.name) or "data", None, stem or None)
+        match = re.fullmatch(rf"(.+)[-_.]({_SPLITS})", stem)
+        own, split = (match[1], match[2]) if match else (stem, None)
+        parent_name = _word(path.parent.name.strip("."))
+        return cls(parent_name, own, split) if parent_name else cls(own, None, split)
+
+
+def _word(text: str) -> str:
+    """Text with everything that has a meaning in names or shells replaced."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")
+
+
+def split_name(spec: str) -> tuple[SetName | None, str]:
+    """Take `NAME=DATA` apart; an existing path is never taken for one. Returns (name or None, DATA)."""
+    match = _NAMED.fullmatch(spec)
+    if match is None or Path(spec).exists():
+        return None, spec
+    return SetName.parse(match[1]), match[2]
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,8 @@ class Samples:
     not known). identity: a hash of ids, labels, classes and contents. files: what it was read from,
     for `--reuse`. read(i): sample i as an RGB image; raises InvalidInput with the sample's id; can be
     pickled, for workers. parents: records of the products it was made with (labels laid over it).
-    texts: [N] or None.
+    texts: [N] or None. paths: the files of the images [N], where each has its own; a path may go
+    through an archive (`train.tar/dog/1.jpg`). read_many: of the source, where many at once are faster.
     """
 
     name: SetName
@@ -76,9 +97,17 @@ class Samples:
     read: "Callable[[int], Image]"
     parents: tuple[Record, ...] = ()
     texts: Sequence[str] | None = None
+    paths: Sequence[Path] | None = None
+    read_many: "Callable[[NDArray[np.int64]], list[Image]] | None" = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def images(self, rows: NDArray[np.int64]) -> "list[Image]":
+        """Read several samples, by their rows [M], in that order."""
+        if self.read_many is not None:
+            return self.read_many(rows)
+        return [self.read(int(row)) for row in rows]
 
     def facts(self) -> dict[str, Any]:
         """What a record says of the set: its name, whole and in parts, and its identity."""

@@ -1,0 +1,75 @@
+"""Folders: images below class folders, sorted by path; a flat folder is unlabelled."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nmlcli.data.images import decode, is_image
+from nmlcli.data.listing import Listing, ids_of_paths, label_by_folder
+from nmlcli.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Reading of samples that are a file each: ids [N] and their paths [N]."""
+
+    ids: Sequence[str]
+    paths: Sequence[Path]
+
+    def __call__(self, index: int) -> "Image":
+        path = self.paths[index]
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise InvalidInput(
+                f"sample {self.ids[index]} of {path} cannot be read ({error.strerror})"
+            ) from error
+        return decode(data, self.ids[index], str(path))
+
+
+def list_folder(folder: str) -> Listing:
+    """List a folder's images, links followed, hidden files left out.
+
+    A class is the first folder of a path, as for torchvision's ImageFolder, and folders without
+    images are none. The order is that of torchvision: by class, then by path.
+    """
+    found = sorted(_walk(Path(folder), (), ()))
+    if not found:
+        raise InvalidInput(f"{folder} holds no images", "give a folder of images or of class folders")
+    parts = [path for path, _ in found]
+    names = ["/".join(path) for path in parts]
+    ids = ids_of_paths(names)
+    labels, classes = label_by_folder(parts, folder)
+    paths = [Path(folder, name) for name in names]
+    sizes = np.array([size for _, size in found], dtype=np.int64)
+    return Listing(
+        folder, ids, labels, classes, FileReader(ids, paths), sizes, files=tuple(paths), paths=paths
+    )
+
+
+def _walk(
+    folder: Path, above: tuple[str, ...], seen: tuple[tuple[int, int], ...]
+) -> Iterator[tuple[tuple[str, ...], int]]:
+    """The parts of each image's path and its size; a link to a folder above is not followed."""
+    try:
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen = (*seen, (status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    yield from _walk(folder / entry.name, (*above, entry.name), seen)
+                elif is_image(entry.name):
+                    yield (*above, entry.name), entry.stat().st_size
+    except OSError as error:
+        raise InvalidInput(f"{error.filename or folder} cannot be read ({error.strerror})") from error

@@ -1,0 +1,92 @@
+"""Batches of samples: read and transformed ahead in threads, given out strictly in order.
+
+Pillow decodes and resizes without holding the interpreter's lock, so threads suffice; nothing needs to
+be pickled, and an interrupt leaves no process behind.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nmlcli.data.samples import Samples
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Transform = Callable[["Image", int], Tensor]
+Batch = tuple[NDArray[np.int64], Tensor]
+
+
+def load_batches(
+    samples: Samples,
+    indices: NDArray[np.int64],
+    transform: Transform,
+    batch_size: int,
+    *,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Iterate over batches: indices [≤ batch_size] and their images, transformed and stacked [B, …].
+
+    indices: the samples wanted, int64 [M], in the order wanted. transform(image, index) must give
+    tensors of one shape, whatever thread it runs in. With workers, at most two batches a worker are
+    prepared ahead; what goes wrong in one is raised here, at its place in the order.
+    """
+    parts = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+
+    def prepare(part: NDArray[np.int64]) -> Batch:
+        images = samples.images(part)
+        done = [transform(image, int(row)) for image, row in zip(images, part, strict=True)]
+        return part, torch.stack(done)
+
+    if workers < 1:
+        yield from map(prepare, parts)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
+    ahead: deque[Future[Batch]] = deque()
+    try:
+        for part in parts:
+            ahead.append(pool.submit(prepare, part))
+            if len(ahead) >= 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def cached(samples: Samples, budget: int) -> Samples:
+    """The same samples, whose images stay in memory once they were read, up to budget bytes."""
+    cache = _Cache(samples, budget)
+    return replace(samples, read=cache.read, read_many=cache.read_many)
+
+
+class _Cache:
+    """Decoded images by row. Threads may read one twice at the start, which changes nothing."""
+
+    def __init__(self, samples: Samples, budget: int) -> None:
+        self.samples = samples
+        self.left = budget
+        self.images: dict[int, Image] = {}
+
+    def read(self, row: int) -> "Image":
+        return self.read_many(np.array([row]))[0]
+
+    def read_many(self, rows: NDArray[np.int64]) -> "list[Image]":
+        missing = [row for row in rows.tolist() if row not in self.images]
+        fresh: dict[int, Image] = {}
+        if missing:
+            found = self.samples.images(np.array(missing, dtype=np.int64))
+            fresh = dict(zip(missing, found, strict=True))
+        for row, image in fresh.items():
+            size = 3 * image.width * image.height
+            if size <= self.left:
+                self.left -= size
+                self.images[row] = image
+        return [self.images[row] if row in self.images else fresh[row] for row in rows.tolist()]

@@ -1,0 +1,214 @@
+"""SOURCES: the forms that DATA can have, and the one door through which all are opened.
+
+A light module: numpy and Pillow are imported when something is opened.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nmlcli.errors import InvalidInput, UsageError
+
+if TYPE_CHECKING:
+    from nmlcli.data.listing import Listing
+    from nmlcli.data.samples import Samples, SetName
+
+_PARTS = re.compile(r"\{([^{}]*)\}")
+_GLOB = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How DATA is read and what is taken of it.
+
+    labels: a label table laid over the set by id. domain, classes and limit select, in this order,
+    before labels are laid over; where the set has no labels of its own, classes are those of the
+    table. root: the folder of a table's image paths. The columns are a table's.
+    """
+
+    labels: str | None = None
+    limit: int | None = None
+    domain: str | None = None
+    classes: tuple[str, ...] | None = None
+    image_column: str = "image"
+    label_column: str = "label"
+    id_column: str = "id"
+    text_column: str = "text"
+    root: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A form of DATA: how it is written, what it is, whether a name has it, how it is listed."""
+
+    form: str
+    help: str
+    matches: Callable[[str], bool]
+    listing: "Callable[[str, SourceOptions], Listing]"
+
+
+def _stdin(spec: str, options: SourceOptions) -> "Listing":
+    from nmlcli.data.tabular import list_table
+
+    return list_table("-", Path(options.root or "."), options)
+
+
+def _builtin(spec: str, options: SourceOptions) -> "Listing":
+    from nmlcli.data.named import list_builtin
+
+    return list_builtin(_with_domain(spec, options))
+
+
+def _folder(spec: str, options: SourceOptions) -> "Listing":
+    from nmlcli.data.folders import list_folder
+
+    return list_folder(spec)
+
+
+def _archives(spec: str, options: SourceOptions) -> "Listing":
+    from nmlcli.data.archives import list_archives
+
+    return list_archives(spec, expand_pattern(spec))
+
+
+def _table(spec: str, options: SourceOptions) -> "Listing":
+    from nmlcli.data.tabular import list_table
+
+    return list_table(spec, Path(options.root) if options.root else Path(spec).parent, options)
+
+
+def _packed(spec: str, options: SourceOptions) -> "Listing":
+    from nmlcli.data.packed import list_packed
+
+    return list_packed(spec)
+
+
+def _suffix(*suffixes: str) -> Callable[[str], bool]:
+    return lambda spec: spec.lower().endswith(suffixes)
+
+
+SOURCES = {
+    "stdin": Source("-", "a table on stdin", lambda spec: spec == "-", _stdin),
+    "builtin": Source(
+        "builtin:NAME:SPLIT[:DOMAIN]",
+        "generated images, see nml data list",
+        lambda spec: spec.startswith("builtin:"),
+        _builtin,
+    ),
+    "folder": Source("DIR", "images below class folders", lambda spec: Path(spec).is_dir(), _folder),
+    "archive": Source(
+        "FILE.tar, 'part-{00..11}.tar', '*.tar'", "tars of class folders", _suffix(".tar"), _archives
+    ),
+    "table": Source(
+        "TABLE.csv .tsv .jsonl",
+        "a row a sample: image, label, id",
+        _suffix(".csv", ".tsv", ".jsonl"),
+        _table,
+    ),
+    "packed": Source(
+        "FILE.h5", "images uint8 [N,H,W,3], labels, ids", _suffix(".h5", ".hdf5"), _packed
+    ),
+}
+
+
+def open_samples(spec: str, options: SourceOptions | None = None) -> "Samples":
+    """Open `[NAME=]DATA` in any of the forms of SOURCES as an ordered set of samples.
+
+    Raises UsageError for a name that has no form, InvalidInput for what is missing or damaged.
+    """
+    from nmlcli.data.overlay import lay_labels, select_classes, select_domain, take_first
+    from nmlcli.data.samples import SetName, split_name
+    from nmlcli.products.labels import read_labels
+
+    options = options or SourceOptions()
+    given, spec = split_name(spec)
+    source = find_source(spec)
+    if options.labels == "-" and spec == "-":
+        raise UsageError("the set and its labels are both on stdin", "name a file for one of them")
+    everything = listing = source.listing(spec, options)
+    if options.domain and source is not SOURCES["builtin"]:
+        listing = select_domain(listing, options.domain)
+    chosen_by_table = options.classes and listing.labels is None and options.labels
+    if options.classes and not chosen_by_table:
+        listing = select_classes(listing, options.classes)
+    if options.limit is not None and not chosen_by_table:
+        listing = take_first(listing, options.limit)
+    if options.labels:
+        columns = {"label_column": options.label_column, "id_column": options.id_column}
+        listing = lay_labels(listing, read_labels(options.labels, **columns), everything)
+    if options.classes and chosen_by_table:
+        listing = select_classes(listing, options.classes)
+        listing = take_first(listing, options.limit or len(listing))
+    return listing.samples(given or _name(spec, options) or SetName.of_path(spec))
+
+
+def _name(spec: str, options: SourceOptions) -> "SetName | None":
+    """The name of a set that lies in no folder; None: it is named by its path."""
+    from nmlcli.data.samples import SetName
+
+    if spec == "-":
+        return SetName("stdin", options.domain)
+    if spec.startswith("builtin:"):
+        from nmlcli.data.named import name_builtin
+
+        return name_builtin(_with_domain(spec, options))
+    return None
+
+
+def _with_domain(spec: str, options: SourceOptions) -> str:
+    if not options.domain:
+        return spec
+    if spec.count(":") == 3 and not spec.endswith(f":{options.domain}"):
+        raise UsageError(f"{spec} is of another domain than {options.domain}", "give one of them")
+    return spec if spec.count(":") == 3 else f"{spec}:{options.domain}"
+
+
+def find_source(spec: str) -> Source:
+    """The row of SOURCES for a name. Raises where there is none, saying what was expected."""
+    for source in SOURCES.values():
+        if source.matches(spec):
+            return source
+    if re.search(r"\.(tar\.\w+|tgz|tbz2?|txz)$", spec, re.IGNORECASE):
+        raise InvalidInput(f"{spec} is a compressed tar", "decompress it: images are read by offset")
+    if not Path(spec).exists():
+        raise InvalidInput(f"{spec} does not exist")
+    forms = "; ".join(source.form for source in SOURCES.values())
+    raise InvalidInput(f"{spec} has none of the forms of a set", f"give {forms}")
+
+
+def expand_pattern(spec: str) -> list[Path]:
+    """The archives that a name stands for: itself, `{000..011}`, `{a,b}`, or a glob, in plain order.
+
+    Raises InvalidInput where one is missing or none matches.
+    """
+    if Path(spec).exists():
+        return [Path(spec)]
+    names = [spec]
+    while _PARTS.search(names[0]):
+        names = [name for pattern in names for name in _expand_braces(pattern)]
+    if any(_GLOB.search(name) for name in names):
+        from glob import glob
+
+        names = [found for name in names for found in sorted(glob(name)) or [name]]  # noqa: PTH207
+    missing = [name for name in names if not Path(name).is_file()]
+    if missing:
+        part_of = "" if names == [spec] else f" (of {spec})"
+        raise InvalidInput(f"{missing[0]} does not exist{part_of}")
+    return [Path(name) for name in names]
+
+
+def _expand_braces(pattern: str) -> list[str]:
+    """One pair of braces expanded, as a shell does: a range of numbers, zero-padded, or a list."""
+    match = _PARTS.search(pattern)
+    if match is None:
+        return [pattern]
+    if numbers := re.fullmatch(r"(\d+)\.\.(\d+)", match[1]):
+        low, high = int(numbers[1]), int(numbers[2])
+        if high < low or high - low >= 100_000:
+            raise UsageError(f"{pattern}: {{{match[1]}}} is no range of parts", "write {000..011}")
+        choices = [str(part).zfill(len(numbers[1])) for part in range(low, high + 1)]
+    else:
+        choices = match[1].split(",")
+    return [pattern[: match.start()] + choice + pattern[match.end() :] for choice in choices]
