@@ -38,10 +38,10 @@ def nmtune(preset: Preset) -> Settings:
 
 
 METHODS = {
-    "lp": Method("linear probe: a linear classifier on the features", _TRAINING, linear_probe),
-    "mlp": Method("an MLP and a linear classifier, by cross-entropy", _TRAINING + _NETWORK, mlp),
+    "lp": Method("a linear probe", _TRAINING, linear_probe),
+    "mlp": Method("an MLP below it", _TRAINING + _NETWORK, mlp),
     "nmtune": Method(
-        "the same with the consistency, covariance and singular value terms",
+        "the MLP with three terms that reshape its output",
         _TRAINING + _NETWORK + _TERMS,
         nmtune,
     ),

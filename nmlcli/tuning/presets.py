@@ -54,7 +54,7 @@ class Preset:
 PRESETS = {
     # Chen et al. (ICLR 2024), Eq. 3-6 and appendix B.1; its batch size is not printed, 64 is ours.
     "paper": Preset(
-        "as printed: D-4D-D with ReLU, all three terms times 0.01 (batch size, not printed: 64)",
+        "as printed; lp at lr 0.1 without weight decay; the batch size is ours",
         Settings(
             lr=1e-3, weight_decay=1e-4, epochs=30, batch_size=64,
             layers=2, hidden=None, activation="relu", batch_norm=False, residual=False,
@@ -65,7 +65,7 @@ PRESETS = {
     ),
     # The repository's README flags over its code (src/models/nml_tune.py, modeling.py, finetune.py).
     "released": Preset(
-        "as the released code: batch norm, scaled residual, weights 1, 0.04 and 0.001, mean of top 5",
+        "as its code and README; lp at lr 0.01",
         Settings(
             lr=1e-3, weight_decay=1e-4, epochs=30, batch_size=64,
             layers=2, hidden=None, activation="relu", batch_norm=True, residual=True,
