@@ -11,7 +11,6 @@ from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.provenance import Record, hash_file, identity_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.nn import Module
 
     from nmlcli.models.preprocessing import Preprocessing
@@ -140,9 +139,3 @@ def open_network(
     """
     scheme, rest = _find(spec)
     return scheme.open(rest, Wanted(size, random_init, seed))
-
-
-def features(module: "Module", images: "Tensor") -> "Tensor":
-    """Pooled features before the classifier, [B, 3, H, W] → [B, D]."""
-    pooled: Tensor = module.forward_head(module.forward_features(images), pre_logits=True)  # type: ignore[operator]
-    return pooled
