@@ -3,7 +3,6 @@
 Rich is imported when something is drawn, since help, completion and pipes do without.
 """
 
-import json
 import logging
 import sys
 import time
@@ -11,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from nmlcli.atomic import replacing
 from nmlcli.errors import UsageError
+from nmlcli.products.results import to_json
 from nmlcli.progress import Advance, silent
 
 if TYPE_CHECKING:
@@ -152,44 +153,44 @@ def answer(
         _draw(_fitting(list(rows), columns))
         return
     for row in rows:
-        sys.stdout.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.write(f"{to_json(row)}\n")
         sys.stdout.flush()
 
 
-def show(text: str) -> None:
-    """Write text that is a product of its own, such as a Markdown table, to stdout."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: Sequence[str] = ()) -> None:
-    """Draw a finished table of texts on stdout, with remarks below it."""
-    _draw([_grid(header, rows), *_remarks(caption)])
-
-
-def svg(
+def compared(
     header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    caption: Sequence[str],
-    title: str,
-    width: int = 100,
-) -> str:
-    """The same table as an SVG picture of a terminal, the same bytes for the same table."""
+    rows: Sequence[Sequence[str]],
+    remarks: Sequence[str],
+    flat: Iterable[Row],
+    as_json: bool,
+    as_table: bool,
+) -> None:
+    """Write a comparison to stdout: its table with remarks on a terminal, else its flat rows."""
+    if as_table or (sys.stdout.isatty() and not as_json):
+        _draw([_grid(header, rows), *_remarks(remarks)])
+    else:
+        answer(flat, as_json=True)
+
+
+def write_svg(
+    out: str, header: Sequence[str], rows: Sequence[Sequence[str]], remarks: Sequence[str], title: str
+) -> None:
+    """Write a table as the SVG picture of a terminal, the same bytes for the same table."""
     import io
 
     from rich.console import Console
 
-    console = Console(
-        record=True, width=width, file=io.StringIO(), force_terminal=True, legacy_windows=False
-    )
-    for part in (_grid(header, rows), *_remarks(caption)):
+    console = Console(record=True, width=88, file=io.StringIO(), force_terminal=True)
+    for part in (_grid(header, rows), *_remarks(remarks)):
         console.print(part)
-    return console.export_svg(title=title, unique_id="nml")
+    with replacing(out) as temporary:
+        temporary.write_text(console.export_svg(title=title, unique_id="nml"), encoding="utf-8")
 
 
-def _remarks(caption: Sequence[str]) -> list["RenderableType"]:
+def _remarks(remarks: Sequence[str]) -> list["RenderableType"]:
     from rich.text import Text
 
-    return [Text(line, style="dim") for line in caption]
+    return [Text(line, style="dim") for line in remarks]
 
 
 def _draw(parts: Iterable["RenderableType"]) -> None:

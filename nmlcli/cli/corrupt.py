@@ -1,0 +1,43 @@
+"""The `nml corrupt` command."""
+
+from typing import Annotated
+
+import typer
+
+from nmlcli.cli import options, render
+from nmlcli.noise.kinds import DRAWS, NOISES
+
+
+def corrupt(
+    data: Annotated[str | None, typer.Argument(metavar="[DATA|TABLE|-]", show_default=False)] = None,
+    ratio: Annotated[
+        str, typer.Option("--ratio", metavar="R", help="The share of labels to change, from 0 to 1.")
+    ] = ...,  # type: ignore[assignment]
+    kind: Annotated[str, options.choice(NOISES, "--kind", help="Where labels go")] = "symmetric",
+    draw: Annotated[str, options.choice(DRAWS, "--draw", help="How rows are chosen")] = "exact",
+    seed: options.Seed = 0,
+    label_column: options.LabelColumn = "label",
+    id_column: options.IdColumn = "id",
+    out: options.Out = None,
+    stats: Annotated[
+        str | None,
+        typer.Option("--stats", metavar="FILE", help="Write counts, rates and transitions as JSON."),
+    ] = None,
+    reuse: options.Reuse = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Put noise on labels: exactly as much as asked for, and the same for each id in any order.
+
+    A table (CSV, TSV, JSON Lines) keeps its form: its label column changes and a column clean_label
+    is added. Any other set gives a table id, label, clean_label.
+    """
+    from nmlcli.stages import corrupt as stage
+
+    source = options.one_input(data, "a table or a set")
+    asked = stage.CorruptOptions(
+        ratio=ratio, kind=kind, draw=draw, seed=seed, label_column=label_column, id_column=id_column,
+        stats=stats, reuse=reuse,
+    )  # fmt: skip
+    with render.progress("corrupt", quiet, draining=source == "-") as advance:
+        stage.corrupt(source, out, asked, advance)

@@ -1,0 +1,295 @@
+"""Result lines grouped into a comparison: noise against method and role, with spread and differences.
+
+A cell is the mean over heads on each set, then over sets, then over backbones; its spread is the
+standard deviation over backbones where there are several, else half the test samples' 95 % interval.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nmlcli.errors import InvalidInput, UsageError, first
+
+Line = Mapping[str, Any]
+Key = tuple[Any, ...]
+
+NOISE = "pretrain_ratio"
+ACROSS = "method"
+# What tells backbones apart; spectrum lines and training logs have these and no others.
+BACKBONE_KEYS = (
+    "backbone", "objective", "pretrain_set", "pretrain_noise", NOISE, "pretrain_realised",
+    "pretrain_noise_seed", "backbone_seed", "backbone_identity",
+)  # fmt: skip
+# Keys by which lines are kept apart only where they differ, so that unlike things are never averaged.
+_APART = (
+    "backbone", "objective", "pretrain_set", "preset", "loss", "scale", "fraction", "options",
+    "train_set", "train_ratio", "restricted",
+)  # fmt: skip
+_SET_KEYS = ("task", "domain", "split")
+_SIDE_MEASURES = ("val_accuracy", "sve", "lsvr")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean of the metric with its spread (None: not known) and difference to the clean backbone."""
+
+    value: float
+    spread: float | None
+    backbones: int
+    heads: int
+    sets: int
+    difference: float | None = None
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """A row of the comparison: its key values, the backbone's own measures, and a cell a method."""
+
+    key: Key
+    realised: float | None
+    measures: Mapping[str, float] = field(default_factory=dict)
+    cells: Mapping[str, Cell] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows by keys and columns by method, of one metric, with remarks on how to read it."""
+
+    keys: tuple[str, ...]
+    methods: tuple[str, ...]
+    measures: tuple[str, ...]
+    metric: str
+    rows: tuple[GroupRow, ...]
+    remarks: tuple[str, ...]
+
+
+def compare(
+    lines: Iterable[Line], by: Sequence[str] = (), metric: str = "accuracy", partial: bool = False
+) -> Comparison:
+    """Group lines (kinds result, spectrum, epoch) by keys, by default noise, role and method.
+
+    Raises InvalidInput where the groups were scored on different sets and partial is not set, and
+    UsageError for a key or metric that no line has.
+    """
+    every = list(lines)
+    results = [line for line in every if line.get("kind") == "result" and not line.get("seen")]
+    if not results:
+        raise InvalidInput(
+            "there are no result lines to report", "make them with nml eval --results FILE"
+        )
+    keys = _checked_keys(by, results) if by else default_keys(results)
+    if not any(isinstance(line.get(metric), (int, float)) for line in results):
+        raise UsageError(f"no line has a number for {metric!r}", f"choose from {_metrics(results)}")
+    if not partial:
+        refuse_unequal(results, keys)
+    down = tuple(key for key in keys if key != ACROSS)
+    groups: dict[Key, list[Line]] = {}
+    for line in results:
+        groups.setdefault(_values(line, down), []).append(line)
+    side = _side_measures([line for line in every if line.get("kind") != "result"], down)
+    rows = [
+        GroupRow(
+            key, _mean_of(group, "pretrain_realised"), side.get(_backbone_part(down, key), {}),
+            _cells(group, metric),
+        )
+        for key, group in sorted(groups.items(), key=lambda item: _order(item[0]))
+    ]  # fmt: skip
+    rows = _with_differences(rows, down)
+    methods = tuple(dict.fromkeys(str(line.get(ACROSS)) for line in results))
+    measures = tuple(name for name in _SIDE_MEASURES if any(name in row.measures for row in rows))
+    left_out = sum(bool(line.get("seen")) for line in every)
+    return Comparison(down, methods, measures, metric, tuple(rows), _remarks(rows, results, left_out))
+
+
+def default_keys(results: Sequence[Line]) -> tuple[str, ...]:
+    """Noise, role and method, and whatever else differs among the lines of one method."""
+    kinds = {line.get("pretrain_noise") for line in results} - {None, "none"}
+    apart = [
+        key
+        for key in _APART
+        if any(
+            len({_hashable(line.get(key)) for line in results if line.get(ACROSS) == method}) > 1
+            for method in {line.get(ACROSS) for line in results}
+        )
+    ]
+    places: dict[Key, set[Any]] = {}
+    for line in results:
+        places.setdefault(_values(line, ("task", "domain")), set()).add(line.get("split"))
+    split = ["split"] if any(len(splits) > 1 for splits in places.values()) else []
+    noise = ["pretrain_noise"] if len(kinds) > 1 else []
+    return (*(key for key in apart if key != "train_set"), *noise, NOISE, "role", *split, ACROSS)
+
+
+def refuse_unequal(results: Sequence[Line], keys: Sequence[str]) -> None:
+    """Raise InvalidInput where a mean of one group and backbone is over other sets than another's."""
+    described = [key for key in keys if key in (*_SET_KEYS, "role")]
+    scored: dict[Key, dict[Key, set[str]]] = {}
+    for line in results:
+        group = (*_values(line, keys), line.get("backbone_identity"), line.get("seed"))
+        scored.setdefault(_values(line, described), {}).setdefault(group, set()).add(set_name(line))
+    for groups in scored.values():
+        union = set().union(*groups.values())
+        for group, sets in groups.items():
+            if missing := sorted(union - sets):
+                where = ", ".join(
+                    f"{key} {value}"
+                    for key, value in zip(keys, group, strict=False)
+                    if value is not None
+                )
+                raise InvalidInput(
+                    f"{where} has no result on {first(missing)}, which others have",
+                    "score it, or give --partial to average over what there is",
+                )
+
+
+def set_name(line: Line) -> str:
+    """The set of a line as it is written: task/domain:split."""
+    domain = f"/{line['domain']}" if line.get("domain") else ""
+    split = f":{line['split']}" if line.get("split") else ""
+    return f"{line.get('task')}{domain}{split}"
+
+
+def _checked_keys(by: Sequence[str], results: Sequence[Line]) -> tuple[str, ...]:
+    known = dict.fromkeys(key for line in results for key in line)
+    for key in by:
+        if key not in known:
+            raise UsageError(f"no line has the key {key!r}", f"choose from {', '.join(known)}")
+    return tuple(by)
+
+
+def _metrics(results: Sequence[Line]) -> str:
+    names = {key for line in results for key, value in line.items() if isinstance(value, float)}
+    return ", ".join(sorted(names))
+
+
+def _values(line: Line, keys: Iterable[str]) -> Key:
+    return tuple(_hashable(line.get(key)) for key in keys)
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in sorted(value.items()))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _order(key: Key) -> list[tuple[int, Any]]:
+    """Numbers by size, then texts, then what is not known."""
+    return [
+        (0, value) if isinstance(value, (int, float)) else (2, "") if value is None else (1, str(value))
+        for value in key
+    ]
+
+
+def _backbone_part(keys: Sequence[str], key: Key) -> Key:
+    return tuple(value for name, value in zip(keys, key, strict=True) if name in BACKBONE_KEYS)
+
+
+def _cells(group: Sequence[Line], metric: str) -> dict[str, Cell]:
+    methods: dict[str, list[Line]] = {}
+    for line in group:
+        if isinstance(line.get(metric), (int, float)):
+            methods.setdefault(str(line.get(ACROSS)), []).append(line)
+    return {method: _cell(lines, metric) for method, lines in methods.items()}
+
+
+def _cell(lines: Sequence[Line], metric: str) -> Cell:
+    backbones: dict[Any, dict[str, list[Line]]] = {}
+    for line in lines:
+        sets = backbones.setdefault(line.get("backbone_identity"), {})
+        sets.setdefault(set_name(line), []).append(line)
+    means = [
+        statistics.fmean(statistics.fmean(line[metric] for line in heads) for heads in sets.values())
+        for sets in backbones.values()
+    ]
+    if len(means) > 1:
+        spread: float | None = statistics.stdev(means)
+    else:
+        spread = _interval(next(iter(backbones.values())), metric)
+    num_heads = len({line.get("head") for line in lines})
+    num_sets = len({set_name(line) for line in lines})
+    return Cell(statistics.fmean(means), spread, len(means), num_heads, num_sets)
+
+
+def _interval(sets: Mapping[str, Sequence[Line]], metric: str) -> float | None:
+    """Half the 95 % interval of a mean over test sets whose samples are independent."""
+    halves = []
+    for lines in sets.values():
+        low, high = _mean_of(lines, f"{metric}_low"), _mean_of(lines, f"{metric}_high")
+        if low is None or high is None:
+            return None
+        halves.append((high - low) / 2)
+    return math.sqrt(sum(half**2 for half in halves)) / len(halves)
+
+
+def _mean_of(lines: Iterable[Line], key: str) -> float | None:
+    numbers = [line[key] for line in lines if isinstance(line.get(key), (int, float))]
+    return statistics.fmean(numbers) if numbers else None
+
+
+def _side_measures(lines: Sequence[Line], down: Sequence[str]) -> dict[Key, dict[str, float]]:
+    """SVE and LSVR of the features and the last validation accuracy, by what tells backbones apart."""
+    keys = [key for key in down if key in BACKBONE_KEYS]
+    last: dict[Key, Line] = {}
+    for line in lines:  # of a training log the last epoch, of a spectrum every source
+        run = line.get("backbone_identity") if line.get("kind") == "epoch" else line.get("features")
+        last[(*_values(line, keys), line.get("kind"), run, set_name(line))] = line
+    groups: dict[Key, list[Line]] = {}
+    for key, line in last.items():
+        groups.setdefault(key[: len(keys)], []).append(line)
+    return {
+        key: {n: mean for n in _SIDE_MEASURES if (mean := _mean_of(group, n)) is not None}
+        for key, group in groups.items()
+    }
+
+
+def _with_differences(rows: Sequence[GroupRow], keys: Sequence[str]) -> list[GroupRow]:
+    """Fill in each cell's difference to the clean row that is alike in everything but the noise."""
+    if NOISE not in keys:
+        return list(rows)
+
+    def alike(key: Key) -> Key:
+        noise = (NOISE, "pretrain_noise")
+        return tuple(value for name, value in zip(keys, key, strict=True) if name not in noise)
+
+    clean = {alike(row.key): row for row in rows if row.key[keys.index(NOISE)] == 0}
+    filled = []
+    for row in rows:
+        base = clean.get(alike(row.key))
+        cells = {
+            method: Cell(
+                c.value, c.spread, c.backbones, c.heads, c.sets,
+                c.value - base.cells[method].value
+                if base is not None and base is not row and method in base.cells
+                else None,
+            )
+            for method, c in row.cells.items()
+        }  # fmt: skip
+        filled.append(GroupRow(row.key, row.realised, row.measures, cells))
+    return filled
+
+
+def _remarks(rows: Sequence[GroupRow], results: Sequence[Line], left_out: int) -> tuple[str, ...]:
+    cells = [cell for row in rows for cell in row.cells.values()]
+    remarks = []
+    kinds = sorted({str(line.get("pretrain_noise")) for line in results} - {"None", "none"})
+    if kinds:
+        remarks.append(f"noise: realised share of changed pre-training labels ({', '.join(kinds)}).")
+    if left_out:
+        remarks.append(f"{left_out} lines score a set that the head was made on: left out.")
+    if any(cell.difference is not None for cell in cells):
+        remarks.append("last number: difference to the row without noise.")
+    if any(cell.backbones > 1 for cell in cells):
+        counts = sorted({cell.backbones for cell in cells})
+        several = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        remarks.append(f"±: standard deviation over {several} pre-training runs.")
+    elif spreads := [cell.spread for cell in cells if cell.spread is not None]:
+        # The half-width of a difference of two independent means with the widest interval.
+        bound = 100 * math.sqrt(2) * max(spreads)
+        remarks.append(
+            "±: 95 % interval for the test samples alone. There is one pre-training run a row: "
+            f"differences below {bound:.1f} points may be chance, and whether a larger one comes from "
+            "the noise or from the seed takes more seeds to decide."
+        )
+    return tuple(remarks)
