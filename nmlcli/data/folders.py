@@ -1,37 +1,14 @@
 """Folders: images below class folders, sorted by path; a flat folder is unlabelled."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmlcli.data.images import decode, is_image
+from nmlcli.data.images import ImageReader, is_image
 from nmlcli.data.listing import Listing, ids_of_paths, label_by_folder
 from nmlcli.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-
-@dataclass(frozen=True)
-class FileReader:
-    """Reading of samples that are a file each: ids [N] and their paths [N]."""
-
-    ids: Sequence[str]
-    paths: Sequence[Path]
-
-    def __call__(self, index: int) -> "Image":
-        path = self.paths[index]
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise InvalidInput(
-                f"sample {self.ids[index]} of {path} cannot be read ({error.strerror})"
-            ) from error
-        return decode(data, self.ids[index], str(path))
 
 
 def list_folder(folder: str) -> Listing:
@@ -47,11 +24,10 @@ def list_folder(folder: str) -> Listing:
     names = ["/".join(path) for path in parts]
     ids = ids_of_paths(names)
     labels, classes = label_by_folder(parts, folder)
-    paths = [Path(folder, name) for name in names]
+    paths = [f"{folder.rstrip('/')}/{name}" for name in names]
     sizes = np.array([size for _, size in found], dtype=np.int64)
-    return Listing(
-        folder, ids, labels, classes, FileReader(ids, paths), sizes, files=tuple(paths), paths=paths
-    )
+    read = ImageReader(ids, paths, np.zeros_like(sizes), sizes)
+    return Listing(folder, ids, labels, classes, read, sizes, files=tuple(paths), paths=paths)
 
 
 def _walk(

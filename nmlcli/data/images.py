@@ -1,8 +1,12 @@
 """Image files to RGB images: which files are images, and what is done to those that are not RGB."""
 
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nmlcli.errors import InvalidInput
@@ -17,6 +21,33 @@ _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError)  # what Pill
 def is_image(name: str) -> bool:
     """Whether a file is taken for an image: by its suffix, hidden files left out."""
     return name.lower().endswith(SUFFIXES) and not name.rpartition("/")[2].startswith(".")
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """Reading of N images, each a whole file or a stretch of an archive.
+
+    ids: of the samples [N]. files: where each lies [N]. offsets, sizes: its bytes there, int64 [N].
+    """
+
+    ids: Sequence[str]
+    files: Sequence[str]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    def __call__(self, index: int) -> Image.Image:
+        sample, file, size = self.ids[index], self.files[index], int(self.sizes[index])
+        try:
+            handle = os.open(file, os.O_RDONLY)
+            try:
+                data = os.pread(handle, size, int(self.offsets[index]))
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise _unreadable(sample, file, str(error.strerror)) from error
+        if len(data) < size:
+            raise _unreadable(sample, file, "the file became shorter while it was in use")
+        return decode(data, sample, file)
 
 
 def decode(data: bytes, sample: str, source: str) -> Image.Image:

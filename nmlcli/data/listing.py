@@ -38,9 +38,9 @@ class Listing:
     read: "Callable[[int], Image]"
     sizes: NDArray[np.int64] | None = None
     contents: tuple[str, ...] = ()
-    files: tuple[Path, ...] = ()
+    files: tuple[str | Path, ...] = ()
     texts: Sequence[str] | None = None
-    paths: Sequence[Path] | None = None
+    paths: Sequence[str] | None = None
     read_many: "Callable[[NDArray[np.int64]], list[Image]] | None" = None
     domains: Sequence[str] | None = None
     clean_labels: NDArray[np.int64] | None = None

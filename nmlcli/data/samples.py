@@ -93,11 +93,11 @@ class Samples:
     classes: tuple[str, ...] | None
     noise: dict[str, Any] | None
     identity: str
-    files: tuple[Path, ...]
+    files: tuple[str | Path, ...]
     read: "Callable[[int], Image]"
     parents: tuple[Record, ...] = ()
     texts: Sequence[str] | None = None
-    paths: Sequence[Path] | None = None
+    paths: Sequence[str] | None = None
     read_many: "Callable[[NDArray[np.int64]], list[Image]] | None" = None
 
     def __len__(self) -> int:

@@ -52,7 +52,7 @@ class Source:
 def _stdin(spec: str, options: SourceOptions) -> "Listing":
     from nmlcli.data.tabular import list_table
 
-    return list_table("-", Path(options.root or "."), options)
+    return list_table("-", options.root or ".", options)
 
 
 def _builtin(spec: str, options: SourceOptions) -> "Listing":
@@ -76,7 +76,7 @@ def _archives(spec: str, options: SourceOptions) -> "Listing":
 def _table(spec: str, options: SourceOptions) -> "Listing":
     from nmlcli.data.tabular import list_table
 
-    return list_table(spec, Path(options.root) if options.root else Path(spec).parent, options)
+    return list_table(spec, options.root or str(Path(spec).parent), options)
 
 
 def _packed(spec: str, options: SourceOptions) -> "Listing":
@@ -178,13 +178,13 @@ def find_source(spec: str) -> Source:
     raise InvalidInput(f"{spec} has none of the forms of a set", f"give {forms}")
 
 
-def expand_pattern(spec: str) -> list[Path]:
+def expand_pattern(spec: str) -> list[str]:
     """The archives that a name stands for: itself, `{000..011}`, `{a,b}`, or a glob, in plain order.
 
     Raises InvalidInput where one is missing or none matches.
     """
     if Path(spec).exists():
-        return [Path(spec)]
+        return [spec]
     names = [spec]
     while _PARTS.search(names[0]):
         names = [name for pattern in names for name in _expand_braces(pattern)]
@@ -196,7 +196,7 @@ def expand_pattern(spec: str) -> list[Path]:
     if missing:
         part_of = "" if names == [spec] else f" (of {spec})"
         raise InvalidInput(f"{missing[0]} does not exist{part_of}")
-    return [Path(name) for name in names]
+    return names
 
 
 def _expand_braces(pattern: str) -> list[str]:

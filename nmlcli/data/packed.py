@@ -1,0 +1,106 @@
+"""Packed images: an HDF5 file with `images` uint8 [N,H,W,3], and optionally labels, classes and ids."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nmlcli.data.listing import Listing
+from nmlcli.errors import InvalidInput
+from nmlcli.products.container import require
+from nmlcli.products.features import unpack_ids
+from nmlcli.products.hdf5 import Hdf5File
+from nmlcli.products.labels import class_order, number
+from nmlcli.provenance import hash_file
+
+
+class PackedReader:
+    """Reading of rows of `images`; opens the file when the first is wanted, in a worker anew."""
+
+    def __init__(self, path: str, ids: Sequence[str]) -> None:
+        self.path = path
+        self.ids = ids
+        self._images: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PackedReader, (self.path, self.ids)
+
+    def __call__(self, index: int) -> Image.Image:
+        try:
+            if self._images is None:
+                self._images = h5py.File(self.path, "r", locking=False)["images"]
+            return Image.fromarray(self._images[index])
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            raise InvalidInput(
+                f"sample {self.ids[index]} of {self.path} cannot be read ({error})"
+            ) from error
+
+
+def list_packed(path: str) -> Listing:
+    """List the rows of a packed file.
+
+    labels: whole numbers or texts [N]; with classes, texts [C], numbers are places in it, else they are
+    names themselves. ids: texts [N] or as in products, else row numbers. Raises InvalidInput where an array is missing,
+    of another form, or damaged.
+    """
+    file = Hdf5File(path)
+    rows = require(file, "images", ("uint8",), (None, None, None, 3)).shape[0]
+    next(file.blocks("images", 1), None)  # checks that the images are all there
+    arrays = file.arrays(("labels", "classes", "ids"))
+    for name in ("labels", "ids"):
+        if name in arrays and arrays[name].shape != (rows,):
+            raise InvalidInput(f"{path}: {name} are {list(arrays[name].shape)}, images {rows}")
+    ids = _ids(file, arrays, rows)
+    labels, classes = _labels(arrays, path)
+    return Listing(
+        path,
+        ids,
+        labels,
+        classes,
+        PackedReader(path, ids),
+        contents=(hash_file(path),),
+        files=(path,),
+    )
+
+
+def _ids(file: Hdf5File, arrays: dict[str, Any], rows: int) -> list[str]:
+    if "ids" in arrays:
+        return _texts(arrays["ids"], file.source)
+    if "ids_offsets" not in file.tensors:
+        return [str(row) for row in range(rows)]
+    require(file, "ids_offsets", ("int64",), (rows + 1,))
+    require(file, "ids_bytes", ("uint8",), (None,))
+    packed = file.arrays(("ids_offsets", "ids_bytes"))
+    return unpack_ids(packed["ids_offsets"], packed["ids_bytes"], file.source)
+
+
+def _labels(
+    arrays: dict[str, Any], path: str
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None]:
+    if "labels" not in arrays:
+        return None, None
+    names = _texts(arrays["labels"], path)
+    if "classes" not in arrays:
+        classes = class_order(names)
+        return number(names, classes, path), classes
+    classes = tuple(_texts(arrays["classes"], path))
+    if len(set(classes)) < len(classes):
+        raise InvalidInput(f"{path}: a class is named twice")
+    if arrays["labels"].dtype.kind == "S":
+        return number(names, classes, path), classes
+    return number(names, [str(place) for place in range(len(classes))], path), classes
+
+
+def _texts(values: NDArray[Any], path: str) -> list[str]:
+    """Texts and whole numbers as texts."""
+    if values.dtype.kind not in "iuS":
+        raise InvalidInput(
+            f"{path}: labels, classes or ids are {values.dtype}, not texts or whole numbers"
+        )
+    try:
+        return [v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()]
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path}: labels, classes or ids are not UTF-8") from error
