@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -17,13 +17,16 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 class JsonLines:
     """A table of JSON objects, one a line; blank lines are no rows.
 
-    columns: the keys of the first object, in order. Values are what JSON gives; None where a row has
-    no such key. Raises InvalidInput, naming the line, for what is no object or names a key twice.
+    columns: the keys of the first object, in order. data: all of its bytes. Values are what JSON
+    gives; None where a row has no such key. Raises InvalidInput, naming the line, for what is no
+    object or names a key twice.
     """
+
+    suffixes = (".jsonl",)  # the file names that readers take for this form end so
 
     def __init__(self, data: Bytes, source: str) -> None:
         self.source = source
-        self._data = data
+        self.data = data
         self._start = len(_BOM) if data[: len(_BOM)] == _BOM else 0
         first_row = next(self.objects(), None)
         self.columns = tuple(first_row) if first_row else ()
@@ -40,32 +43,27 @@ class JsonLines:
         while batch := list(islice(rows, _BATCH)):
             yield tuple([row.get(name) for row in batch] for name in columns)
 
-    def relabelled(
-        self, column: str, batches: Iterable[tuple[Sequence[Any], Sequence[bool]]], added: str
-    ) -> Iterator[bytes]:
+    def relabelled(self, column: str, values: Iterator[Any], added: str) -> Iterator[bytes]:
         """The table with new values under a key and the old ones under a key added at the end.
 
-        batches: values and whether they differ from the old ones, as in Delimited.relabelled.
+        values: one a row, None where the old one stays.
         """
-        pairs = (pair for values, changed in batches for pair in zip(values, changed, strict=True))
-        yield self._data[: self._start]
+        yield self.data[: self._start]
         lines = self._lines()
         while batch := list(islice(lines, _BATCH)):
             yield b"".join(
-                self._relabelled(line, number, column, *next(pairs), added) if line.strip() else line
+                self._relabelled(line, number, column, next(values), added) if line.strip() else line
                 for number, line in batch
             )
 
-    def _relabelled(
-        self, line: bytes, number: int, column: str, value: Any, differs: bool, added: str
-    ) -> bytes:
+    def _relabelled(self, line: bytes, number: int, column: str, value: Any, added: str) -> bytes:
         text = line.decode()
         spans, key_ends = _spans(text)
         if added in spans:
             raise InvalidInput(f"{self.source}: line {number} already has {added}")
         start, end = spans[column]
         old = text[start:end]
-        new = json.dumps(value, ensure_ascii=False) if differs else old
+        new = old if value is None else json.dumps(value, ensure_ascii=False)
         last = max(end for _, end in spans.values())
         colon = text[key_ends[column] : start]
         comma = ", " if colon.endswith(" ") else ","
@@ -74,10 +72,10 @@ class JsonLines:
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         position, number = self._start, 0
-        while position < len(self._data):
-            end = self._data.find(b"\n", position) + 1 or len(self._data)
+        while position < len(self.data):
+            end = self.data.find(b"\n", position) + 1 or len(self.data)
             number += 1
-            yield number, self._data[position:end]
+            yield number, self.data[position:end]
             position = end
 
     def _object(self, line: bytes, number: int) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def class_order(names: Iterable[str]) -> tuple[str, ...]:
 
 def column_names(table: Table, column: str, option: str = "") -> list[str]:
     """A column of class names or numbers as text. Raises InvalidInput, naming the row, else."""
-    return _texts(table, column, table.column(column, option), "label")
+    return texts(table.column(column, option), "label", column, table.source)
 
 
 def column_ids(table: Table, column: str = "id") -> list[str]:
@@ -87,7 +87,7 @@ def column_ids(table: Table, column: str = "id") -> list[str]:
     """
     if column == "id" and column not in table.columns:
         return [str(row) for row in range(len(table))]
-    ids = _texts(table, column, table.column(column, "--id-column"), "id")
+    ids = texts(table.column(column, "--id-column"), "id", column, table.source)
     require_unique(ids, table.source)
     return ids
 
@@ -101,20 +101,20 @@ def require_unique(ids: Sequence[str], source: str) -> None:
         )
 
 
-def _texts(table: Table, column: str, values: Sequence[Any], what: str) -> list[str]:
-    texts = []
-    for row, value in enumerate(values, start=1):
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
-        if not isinstance(value, str) or not value:
-            found = (
-                f"no {what}"
-                if value in (None, "")
-                else f"a {what} that is neither text nor a whole number"
-            )
-            raise InvalidInput(f"{table.source}: row {row} has {found} in column {column}")
-        texts.append(value)
-    return texts
+def texts(values: list[Any], what: str, column: str, source: str, row: int = 1) -> list[str]:
+    """Cells that name a class or a sample, as text: texts and whole numbers, nothing else.
+
+    row: the number of the first one, for messages. Raises InvalidInput, naming the row.
+    """
+    if set(map(type, values)) <= {str} and "" not in values:
+        return values
+    for number, value in enumerate(values, start=row):
+        if value is None or value == "":
+            raise InvalidInput(f"{source}: row {number} has no {what} in column {column}")
+        if type(value) not in (str, int):
+            wrong = f"a {what} that is neither text nor a whole number"
+            raise InvalidInput(f"{source}: row {number} has {wrong} in column {column}")
+    return list(map(str, values))
 
 
 def number(names: Sequence[str], classes: Sequence[str], source: str) -> NDArray[np.int64]:

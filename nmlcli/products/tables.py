@@ -1,5 +1,7 @@
 """Tables as files and on stdin: CSV, TSV and JSON Lines, and the record that lies beside one."""
 
+import csv
+import io
 import json
 import logging
 import mmap
@@ -8,7 +10,9 @@ import shutil
 import stat
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -130,6 +134,22 @@ def read_table(source: str) -> Table:
             column.append(row.get(name))
         rows += 1
     return Table(values, rows, table.source)
+
+
+def new_table(columns: Mapping[str, Sequence[str]], suffix: str = ".csv") -> Iterator[bytes]:
+    """A table of texts in the form that a suffix names, some thousand rows at a time."""
+    rows = zip(*columns.values(), strict=True)
+    if suffix == ".jsonl":
+        for batch in iter(lambda: list(islice(rows, 8192)), []):
+            objects = (dict(zip(columns, row, strict=True)) for row in batch)
+            yield "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in objects).encode()
+        return
+    lines = chain([tuple(columns)], rows)
+    for batch in iter(lambda: list(islice(lines, 8192)), []):
+        text = io.StringIO()
+        delimiter = "\t" if suffix == ".tsv" else ","
+        csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(batch)
+        yield text.getvalue().encode()
 
 
 def sidecar(path: str | Path) -> Path:
