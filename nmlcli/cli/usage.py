@@ -9,13 +9,18 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from nmlcli.errors import UsageError
 
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
 
+_TYPES = {"int": "N", "float": "X", "str": "TEXT"}
+_BOUNDS = (
+    (re.compile(r"(\S+)<=x<=([^\s;\]]+)"), r"from \1 to \2"),
+    (re.compile(r"x>=([^\s;\]]+)"), r"\1 or more"),
+)  # fmt: skip
 GENERAL = "General"  # the last heading: what every command has
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -37,7 +42,20 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A command with commands below it; a mistyped one is answered in our own words."""
+    """A command with commands below it, which its help shows first and with their whole first sentence."""
+
+    def get_help_option(self, ctx: "Context") -> "TyperOption | None":
+        """--help with a plain default: reading an absent one would import the validator, 50 ms."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.default = False
+        return option
+
+    def format_commands(self, ctx: "Context", formatter: "HelpFormatter") -> None:
+        """Write a line a command, wrapped rather than cut."""
+        with formatter.section("Commands"):
+            rows = [(name, command.get_short_help_str(200)) for name, command in self.commands.items()]
+            formatter.write_dl(rows)
 
     def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         """Usage, text, commands, options: the commands are what one looks for."""
@@ -66,8 +84,10 @@ def sections(command: TyperCommand, ctx: "Context") -> dict[str, list[Any]]:
 
 def _row(parameter: Any, ctx: "Context") -> tuple[str, str]:
     name, text = parameter.get_help_record(ctx)
+    for shown, plain in _BOUNDS:
+        text = shown.sub(plain, text)
     if parameter.param_type_name == "option":
-        return name, text
+        return re.sub(r"<(.*)>", lambda match: _TYPES.get(match[1], match[1]), name), text
     return name_of(parameter), text.removesuffix("[required]").strip()
 
 
