@@ -2,8 +2,16 @@
 
 import math
 from collections.abc import Callable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from torch.optim import Optimizer
+
+from nmlcli.errors import UsageError
+from nmlcli.training.schedules import SCHEDULES
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 Schedule = Callable[[int], None]
 
@@ -31,4 +39,55 @@ def cosine(
                 part = min(1.0, (step - warmup_steps) / falling)
                 group["lr"] = final + (rate - final) * (1 + math.cos(math.pi * part)) / 2
 
+    return schedule
+
+
+def timm_optimiser(
+    module: "Module", name: str, lr: float, weight_decay: float, momentum: float
+) -> Optimizer:
+    """An optimiser by timm's name; biases and other vectors do not decay.
+
+    Raises UsageError, with the nearest names, where timm has no such optimiser.
+    """
+    from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
+
+    known = [str(known) for known in list_optimizers()]
+    if name not in known:
+        near = get_close_matches(name, known)
+        raise UsageError(
+            f"timm has no optimiser {name!r}",
+            f"did you mean {', '.join(near)}?" if near else f"choose from {', '.join(known)}",
+        )
+    try:
+        return create_optimizer_v2(
+            module, opt=name, lr=lr, weight_decay=weight_decay, momentum=momentum,
+            filter_bias_and_bn=True,
+        )  # fmt: skip
+    except (ImportError, AssertionError, TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"the optimiser {name} cannot be had: {error}") from error
+
+
+def timm_schedule(
+    optimiser: Optimizer,
+    name: str,
+    epochs: int,
+    steps_per_epoch: int,
+    warmup_epochs: int = 0,
+    warmup_lr: float = 0.0,
+) -> Schedule:
+    """A schedule of SCHEDULES over all steps. Call before an optimiser's state is loaded."""
+    from timm.scheduler import create_scheduler_v2  # type: ignore[attr-defined]
+
+    scheduler, _ = create_scheduler_v2(
+        optimiser,
+        num_epochs=epochs,
+        min_lr=0.0,
+        warmup_lr=warmup_lr,
+        warmup_epochs=warmup_epochs,
+        warmup_prefix=False,
+        step_on_epochs=False,
+        updates_per_epoch=steps_per_epoch,
+        **SCHEDULES[name].settings,
+    )
+    schedule: Schedule = scheduler.step_update
     return schedule
