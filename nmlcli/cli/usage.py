@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _TYPES = {"int": "N", "float": "X", "str": "TEXT"}
 _BOUNDS = (
     (re.compile(r"(\S+)<=x<=([^\s;\]]+)"), r"from \1 to \2"),
-    (re.compile(r"x>=([^\s;\]]+)"), r"\1 or more"),
+    (re.compile(r"x>=([^\s;\]]+)"), r"at least \1"),
 )  # fmt: skip
 GENERAL = "General"  # the last heading: what every command has
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -35,14 +35,14 @@ class Command(TyperCommand):
     def format_options(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         """Write a section of arguments and one of options for each heading, in declared order."""
         for heading, parameters in sections(self, ctx).items():
-            rows = [row for row in (_row(parameter, ctx) for parameter in parameters) if row[1]]
+            rows = [row for row in (record(parameter, ctx) for parameter in parameters) if row[1]]
             if rows:
                 with formatter.section(heading):
                     formatter.write_dl(rows, col_max=26)
 
 
 class Group(TyperGroup):
-    """A command with commands below it, which its help shows first and with their whole first sentence."""
+    """A command with commands below it, which its help shows first, each with its whole sentence."""
 
     def get_help_option(self, ctx: "Context") -> "TyperOption | None":
         """--help with a plain default: reading an absent one would import the validator, 50 ms."""
@@ -63,8 +63,7 @@ class Group(TyperGroup):
         self.format_help_text(ctx, formatter)
         self.format_commands(ctx, formatter)
         with formatter.section("Options"):
-            records = (parameter.get_help_record(ctx) for parameter in self.get_params(ctx))
-            formatter.write_dl([record for record in records if record is not None])
+            formatter.write_dl([record(parameter, ctx) for parameter in self.get_params(ctx)])
         self.format_epilog(ctx, formatter)
 
 
@@ -82,7 +81,8 @@ def sections(command: TyperCommand, ctx: "Context") -> dict[str, list[Any]]:
     return {heading: rows for heading, rows in {**found, GENERAL: general}.items() if rows}
 
 
-def _row(parameter: Any, ctx: "Context") -> tuple[str, str]:
+def record(parameter: Any, ctx: "Context") -> tuple[str, str]:
+    """How a parameter is written, and its text with default and bounds in words."""
     name, text = parameter.get_help_record(ctx)
     for shown, plain in _BOUNDS:
         text = shown.sub(plain, text)
