@@ -53,19 +53,18 @@ class Draws:
         """One number an image in [low, high]: float32 [N,1,1]."""
         return low + (high - low) * self.many(1)[:, :, None]
 
-    def chance(self, probability: float) -> Plane:
-        """1 with this probability, else 0: float32 [N,1,1]."""
-        return (self.uniform() < probability).astype(np.float32)
+    def direction(self, most: float | None = None) -> tuple[Plane, Plane]:
+        """A unit vector (c, s), float32 [N,1,1] each: any, or up to an angle about (1, 0).
 
-    def direction(self, most: float = 1.0) -> tuple[Plane, Plane]:
-        """A unit vector (c, s), float32 [N,1,1] each: any direction for most = 1, else around (1, 0).
-
-        The rational half-angle form ((1 - t^2) / (1 + t^2), 2t / (1 + t^2)); most = 1 reaches a right
-        angle each way and a keyed sign turns half of them about.
+        From the tangent t of half the angle, at most `most`: ((1 - t²) / (1 + t²), 2t / (1 + t²)).
         """
-        t = self.uniform(-most, most)
-        turn = 1 - 2 * (self.uniform() < (0.5 if most >= 1 else 0.0)).astype(np.float32)
-        return turn * (1 - t * t) / (1 + t * t), turn * 2 * t / (1 + t * t)
+        reach = 1.0 if most is None else most
+        t = self.uniform(-reach, reach)
+        cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
+        if most is None:
+            sign = np.where(self.uniform() < 0.5, np.float32(-1), np.float32(1))
+            return sign * cosine, sign * sine
+        return cosine, sine
 
     def colour(self) -> Plane:
         """A colour in [0, 1]^3: float32 [N,1,1,3]."""
@@ -132,18 +131,15 @@ def segment(x: Plane, y: Plane, start: tuple[float, float], end: tuple[float, fl
 
 def polygon(x: Plane, y: Plane, corners: Points) -> Plane:
     """The distance from a polygon's border, negative inside (crossings of a ray, the even-odd rule)."""
-    nearest: Plane | None = None
-    inside = np.zeros(np.broadcast_shapes(x.shape, y.shape), bool)
+    shape = np.broadcast_shapes(x.shape, y.shape)
+    nearest, inside = np.full(shape, np.float32(np.inf)), np.zeros(shape, bool)
     for start, end in zip(corners, [*corners[1:], corners[0]], strict=True):
-        squared = segment(x, y, start, end)
-        nearest = squared if nearest is None else np.minimum(nearest, squared)
+        nearest = np.minimum(nearest, segment(x, y, start, end))
         if start[1] == end[1]:
             continue
         slope = np.float32((end[0] - start[0]) / (end[1] - start[1]))
         between = (y >= np.float32(min(start[1], end[1]))) & (y < np.float32(max(start[1], end[1])))
         inside ^= between & (x < np.float32(start[0]) + (y - np.float32(start[1])) * slope)
-    if nearest is None:
-        raise ValueError("a polygon without corners")
     distance = np.sqrt(nearest)
     return np.where(inside, -distance, distance)
 
@@ -174,6 +170,20 @@ def blend(under: Plane, over: Plane, amount: Plane) -> Plane:
     """Lay colours [...,3] over colours by an amount [N,size,size]."""
     mixed: Plane = under + (over - under) * amount[..., None]
     return mixed
+
+
+def _lightness(colour: Plane) -> Plane:
+    """A rough luma of colours [...,3]: [...,1]."""
+    red, green, blue = (colour[..., channel : channel + 1] for channel in range(3))
+    return 0.3 * red + 0.6 * green + 0.1 * blue
+
+
+def apart(colour: Plane, other: Plane, least: float) -> Plane:
+    """The colour, made lighter or darker where its lightness is nearer than `least` to another's."""
+    light = _lightness(other)
+    change = light - _lightness(colour)
+    step = np.where(light < 0.5, np.float32(least + 0.1), np.float32(-least - 0.1))
+    return np.where(np.abs(change) < least, clip(colour + change + step), colour)
 
 
 def to_bytes(picture: Plane) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""The glyphs set: eighteen signs of an invented script, written by an unsteady hand."""
+"""The glyphs set: eighteen signs written by an unsteady hand, on paper of any colour."""
 
 from itertools import pairwise
 
@@ -38,7 +38,7 @@ def _point(digits: str) -> tuple[float, float]:
 
 def _sign(x: Plane, y: Plane, strokes: str) -> Plane:
     """The distance from the strokes of a sign."""
-    nearest = np.full(np.broadcast_shapes(x.shape, y.shape), np.float32(100))
+    nearest = np.full(np.broadcast_shapes(x.shape, y.shape), np.float32(np.inf))
     for stroke in strokes.split(","):
         points = [_point(digits) for digits in stroke.split()]
         for start, end in pairwise(points):
@@ -52,21 +52,21 @@ def draw(request: Request) -> NDArray[np.uint8]:
     across, down = (d.value_noise(draws, 4, size) - 0.5 for _ in range(2))
     cloud = d.value_noise(draws, 6, size)
     x, y = d.grid(size)
-    radius = draws.uniform(0.18, 0.36)
+    radius = draws.uniform(0.24, 0.4)
     reach = 0.48 - radius
     x = x - 0.5 - reach * draws.uniform(-1, 1)
     y = y - 0.5 - reach * draws.uniform(-1, 1)
-    cosine, sine = draws.direction(0.25)
+    cosine, sine = draws.direction(0.2)
     x, y = (cosine * x + sine * y) / radius, (cosine * y - sine * x) / radius
     x = x * draws.uniform(0.8, 1.3) + draws.uniform(-0.35, 0.35) * y
-    x, y = x + 0.6 * across, y + 0.6 * down
+    x, y = x + 0.5 * across, y + 0.5 * down
     distance = np.empty(np.broadcast_shapes(x.shape, y.shape), np.float32)
     for label in np.unique(request.labels):
         rows = request.labels == label
         distance[rows] = _sign(x[rows], y[rows], SIGNS[label])
-    distance = distance * radius - draws.uniform(0.015, 0.045)
-    paper, ink = draws.colour(), draws.colour()
-    ink = ink + np.where(paper < 0.5, 0.3, -0.3)
+    distance = distance * radius - draws.uniform(0.02, 0.05)
+    paper = draws.colour()
+    ink = d.apart(draws.colour(), paper, 0.25)
     picture = paper + 0.3 * (cloud - 0.5)[..., None]
-    picture = d.blend(picture, d.clip(ink), d.cover(distance, size))
-    return d.to_bytes(picture + 0.15 * d.grain(request.purpose, request.indices, size)[..., None])
+    picture = d.blend(picture, ink, d.cover(distance, size))
+    return d.to_bytes(picture + 0.1 * d.grain(request.purpose, request.indices, size)[..., None])

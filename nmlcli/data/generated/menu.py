@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SMALLEST = 16  # pixels
+SMALLEST, LARGEST = 16, 4096  # pixels
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,10 @@ class Generator:
 
         if split not in self.splits:
             raise ValueError(f"split {split!r} is none of {', '.join(self.splits)}")
-        if domain not in (self.domains or (None,)) and domain is not None:
-            raise ValueError(
-                f"domain {domain!r} is none of {', '.join(self.domains) or '(no domains)'}"
-            )
-        if size < SMALLEST:
-            raise ValueError(f"size {size} is below {SMALLEST}")
+        if domain is not None and domain not in self.domains:
+            raise ValueError(f"domain {domain!r} is none of {', '.join(self.domains) or 'no domain'}")
+        if not SMALLEST <= size <= LARGEST:
+            raise ValueError(f"size {size} is outside {SMALLEST} to {LARGEST}")
         if len(indices) and not 0 <= indices.min() <= indices.max() < self.splits[split]:
             raise ValueError(f"an index is outside 0 to {self.splits[split] - 1}")
         chosen = domain or (self.domains[0] if self.domains else None)
@@ -149,8 +147,8 @@ GENERATORS = {
             "grid",
             "rings",
             "stripes",
+            "twill",
             "waves",
-            "weave",
             "wood",
         ),
         domains=(),
@@ -160,7 +158,7 @@ GENERATORS = {
     ),
     "glyphs": Generator(
         "glyphs",
-        "eighteen signs of an invented script, drawn by an unsteady hand",
+        "eighteen signs in an unsteady hand, on any colour",
         classes=tuple(f"sign{i:02d}" for i in range(18)),
         domains=(),
         splits={"train": 10_000, "val": 2_000, "test": 2_000},

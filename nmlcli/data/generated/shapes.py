@@ -51,7 +51,9 @@ FIELDS: dict[str, Field] = {
     "bolt": _polygon((0.3, -1.0), (-0.65, 0.15), (-0.1, 0.15), (-0.3, 1.0), (0.65, -0.2), (0.1, -0.2)),
     "chevron": _polygon((-0.9, 0.35), (0.0, -0.7), (0.9, 0.35), (0.9, 0.9), (0.0, -0.1), (-0.9, 0.9)),
     "circle": _circle,
-    "corner": _polygon((-0.8, -0.9), (-0.25, -0.9), (-0.25, 0.35), (0.8, 0.35), (0.8, 0.9), (-0.8, 0.9)),
+    "corner": _polygon(
+        *[(-0.8, -0.9), (-0.25, -0.9), (-0.25, 0.35), (0.8, 0.35), (0.8, 0.9), (-0.8, 0.9)]
+    ),
     "crescent": _crescent,
     "cross": _polygon(
         *[(-0.3, -0.95), (0.3, -0.95), (0.3, -0.3), (0.95, -0.3), (0.95, 0.3), (0.3, 0.3)],
@@ -59,7 +61,8 @@ FIELDS: dict[str, Field] = {
     ),
     "heart": _heart,
     "hexagon": _polygon(
-        (1.0, 0.0), (0.5, 0.8660254), (-0.5, 0.8660254), (-1.0, 0.0), (-0.5, -0.8660254), (0.5, -0.8660254)
+        *[(1.0, 0.0), (0.5, 0.8660254), (-0.5, 0.8660254)],
+        *[(-1.0, 0.0), (-0.5, -0.8660254), (0.5, -0.8660254)],
     ),
     "pentagon": _polygon(
         (0.0, -1.0), (0.95105652, -0.30901699), (0.58778525, 0.80901699), (-0.58778525, 0.80901699),
@@ -80,11 +83,13 @@ FIELDS: dict[str, Field] = {
 }  # fmt: skip
 CLASSES = tuple(sorted(FIELDS))
 SCRAPS = 4
+TILT = 0.3  # the tangent of half the largest angle
+LEAST = 0.3  # difference in lightness of a shape from its ground
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What every domain renders: distances of the shape and of the scraps behind it, and colours."""
+    """What every domain renders: distances from the shape and the scraps, and draws for colours."""
 
     shape: Plane
     scraps: tuple[Plane, ...]
@@ -94,7 +99,7 @@ class Scene:
 
 def draw(request: Request) -> NDArray[np.uint8]:
     """Render images of a domain: uint8 [N,size,size,3]."""
-    draws = Draws(request.purpose, request.indices, 640)
+    draws = Draws(request.purpose, request.indices, 400)
     scene = Scene(
         _shape(draws, request),
         tuple(_scrap(draws, request.size) for _ in range(SCRAPS)),
@@ -106,14 +111,14 @@ def draw(request: Request) -> NDArray[np.uint8]:
 
 def _shape(draws: Draws, request: Request) -> Plane:
     x, y = d.grid(request.size)
-    radius = draws.uniform(0.2, 0.38)
+    radius = draws.uniform(0.27, 0.42)
     reach = 0.5 - radius
     x = x - 0.5 - reach * draws.uniform(-1, 1)
     y = y - 0.5 - reach * draws.uniform(-1, 1)
-    cosine, sine = draws.direction()
+    cosine, sine = draws.direction(TILT)
     x, y = (cosine * x + sine * y) / radius, (cosine * y - sine * x) / radius
-    squeeze = draws.uniform(0.8, 1.25)
-    x, y = x * squeeze + draws.uniform(-0.3, 0.3) * y, y / squeeze
+    squeeze = draws.uniform(0.85, 1.18)
+    x, y = x * squeeze + draws.uniform(-0.2, 0.2) * y, y / squeeze
     distance = np.empty(np.broadcast_shapes(x.shape, y.shape), np.float32)
     for label in np.unique(request.labels):
         rows = request.labels == label
@@ -126,20 +131,11 @@ def _scrap(draws: Draws, size: int) -> Plane:
     x, y = d.grid(size)
     x, y = x - draws.uniform(), y - draws.uniform()
     cosine, sine = draws.direction()
-    long, wide = draws.uniform(0.05, 0.25), draws.uniform(0.02, 0.07)
+    long, wide = draws.uniform(0.04, 0.2), draws.uniform(0.015, 0.05)
     distance: Plane = np.maximum(
         np.abs(cosine * x + sine * y) - long, np.abs(cosine * y - sine * x) - wide
     )
     return distance
-
-
-def _apart(one: Plane, other: Plane, least: float) -> Plane:
-    """The colour `one`, moved to the other side of the range where it is too like the other."""
-    weights = np.array([0.3, 0.6, 0.1], np.float32)
-    product = (one - other) * weights
-    difference = np.abs(product[..., :1] + product[..., 1:2] + product[..., 2:])
-    moved = one + np.where(other < 0.5, 0.45, -0.45)
-    return np.where(difference < np.float32(least), d.clip(moved), one)
 
 
 def _photo(scene: Scene) -> Plane:
@@ -150,7 +146,7 @@ def _photo(scene: Scene) -> Plane:
     picture = d.blend(ground, other, cloud)
     for scrap in scene.scraps[:3]:
         picture = d.blend(picture, draws.colour(), d.cover(scrap, size))
-    ink = _apart(draws.colour(), (ground + other) / 2, 0.2)
+    ink = d.apart(draws.colour(), (ground + other) / 2, LEAST)
     x, y = d.grid(size)
     cosine, sine = draws.direction()
     light = 1 + draws.uniform(0.0, 0.5) * (cosine * (x - 0.5) + sine * (y - 0.5))
@@ -168,8 +164,10 @@ def _sketch(scene: Scene) -> Plane:
     paper = 1 - 0.15 * draws.colour()
     lead = 0.35 * draws.colour()
     width = draws.uniform(0.015, 0.035)
+    hatch = d.cover(scene.shape, size) * draws.uniform(0.1, 0.5)
+    picture = d.blend(paper + 0.1 * rough[..., None], lead, hatch)
     outline = np.abs(scene.shape + 0.03 * rough) - width
-    picture = d.blend(paper + 0.1 * rough[..., None], lead, d.cover(outline, size))
+    picture = d.blend(picture, lead, d.cover(outline, size))
     for scrap in scene.scraps[:2]:
         picture = d.blend(picture, lead, 0.6 * d.cover(np.abs(scrap) - 0.008, size))
     return picture
@@ -178,7 +176,7 @@ def _sketch(scene: Scene) -> Plane:
 def _cartoon(scene: Scene) -> Plane:
     draws, size = scene.draws, scene.request.size
     ground, ink = draws.colour(), draws.colour()
-    ink = _apart(ink, ground, 0.2)
+    ink = d.apart(ink, ground, LEAST)
     picture = ground + np.zeros((*scene.shape.shape, 1), np.float32)
     for scrap in scene.scraps[:2]:
         picture = d.blend(picture, draws.colour(), d.cover(scrap, size))

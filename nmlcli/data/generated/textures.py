@@ -45,13 +45,13 @@ def _stripes(x: Plane, y: Plane, bend: Plane) -> Plane:
     return d.clip(0.5 + 2 * d.wave(x))
 
 
-def _waves(x: Plane, y: Plane, bend: Plane) -> Plane:
-    return d.clip(0.5 + 2 * d.wave(x + 0.3 * d.wave(y / 2)))
-
-
-def _weave(x: Plane, y: Plane, bend: Plane) -> Plane:
+def _twill(x: Plane, y: Plane, bend: Plane) -> Plane:
     over = d.wave(x / 2 + 0.25) * d.wave(y / 2 + 0.25) > 0
     return 0.5 + 0.5 * np.where(over, d.wave(x), d.wave(y))
+
+
+def _waves(x: Plane, y: Plane, bend: Plane) -> Plane:
+    return d.clip(0.5 + 2 * d.wave(x + 0.3 * d.wave(y / 2)))
 
 
 def _wood(x: Plane, y: Plane, bend: Plane) -> Plane:
@@ -67,8 +67,8 @@ SURFACES: dict[str, Callable[[Plane, Plane, Plane], Plane]] = {
     "grid": _grid,
     "rings": _rings,
     "stripes": _stripes,
+    "twill": _twill,
     "waves": _waves,
-    "weave": _weave,
     "wood": _wood,
 }
 CLASSES = tuple(sorted(SURFACES))
@@ -90,8 +90,9 @@ def draw(request: Request) -> NDArray[np.uint8]:
     for label in np.unique(request.labels):
         rows = request.labels == label
         lightness[rows] = SURFACES[CLASSES[label]](x[rows], y[rows], slow[rows])
-    one, other = draws.colour(), draws.colour()
-    picture = d.blend(one, other, lightness + 0.4 * fine)
+    one = draws.colour()
+    other = d.apart(draws.colour(), one, 0.2)
+    picture = d.blend(one, other, lightness + 0.3 * fine)
     shade = 1 + draws.uniform(-0.8, 0.8) * slow
     picture = picture * shade[..., None]
-    return d.to_bytes(picture + 0.15 * d.grain(request.purpose, request.indices, size)[..., None])
+    return d.to_bytes(picture + 0.1 * d.grain(request.purpose, request.indices, size)[..., None])
