@@ -1,0 +1,112 @@
+"""`nml eval`: heads scored on sets of features."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from nmlcli.cli import render
+from nmlcli.cli.options import AsJson, AsTable, Quiet, Results, Verbose, inputs
+from nmlcli.errors import UsageError
+
+Show = Callable[[dict[str, Any]], str]
+
+
+def eval(
+    head: Annotated[str, typer.Argument(metavar="HEAD", help="A head, or a folder of heads.")],
+    features: Annotated[
+        list[str] | None, typer.Argument(metavar="[[NAME=]FEATURES|-]...", show_default=False)
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="KEY=VALUE", help="Say more in every line, such as role=ood."),
+    ] = None,
+    results: Results = None,
+    predictions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Write a table id,label,prediction,confidence; labels may lack."
+        ),
+    ] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Add a line for each class.")] = False,
+    fail_under: Annotated[
+        float | None,
+        typer.Option(metavar="A", min=0, max=1, help="Exit with 3 where an accuracy is below A."),
+    ] = None,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Take lines that lie in --results already from there.")
+    ] = False,
+    as_json: AsJson = False,
+    as_table: AsTable = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Score heads on sets of features: a result line for each head and set.
+
+    Classes are matched by name. A set that a head was trained on is scored, with a warning.
+    """
+    sources = inputs(features, "FEATURES")
+    tags = _tags(tag or [])
+    from nmlcli.stages.eval import EvalOptions, check_threshold, evaluate
+
+    options = EvalOptions(tags, results, predictions, per_class, reuse)
+    with render.progress("eval", quiet, draining=sources == ["-"]) as advance:
+        lines = evaluate(head, sources, options, advance)
+    render.compared(*_table(lines, per_class), [], lines, as_json, as_table)
+    if fail_under is not None:
+        check_threshold(lines, fail_under)
+
+
+def _table(lines: list[dict[str, Any]], per_class: bool) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table: shares in per cent, what is not known left out."""
+    columns = _CLASS_COLUMNS if per_class else _COLUMNS
+    return list(columns), [[show(line) for show in columns.values()] for line in lines]
+
+
+def _set(line: dict[str, Any]) -> str:
+    domain = f"/{line['domain']}" if line["domain"] else ""
+    return f"{line['task']}{domain}" + (f":{line['split']}" if line["split"] else "")
+
+
+def _method(line: dict[str, Any]) -> str:
+    return f"{line['method']} {line['seed']}" if line["seed"] else str(line["method"])
+
+
+def _accuracy(line: dict[str, Any]) -> str:
+    low, high = line.get("accuracy_low"), line.get("accuracy_high")
+    between = "" if low is None or high is None else f" ({100 * low:.1f}–{100 * high:.1f})"
+    return f"{100 * line['accuracy']:.1f}{between}"
+
+
+def _number(key: str, form: str, factor: float = 1.0) -> Show:
+    return lambda line: "" if line.get(key) is None else format(factor * line[key], form)
+
+
+_SET: dict[str, Show] = {"set": _set, "method": _method}
+_COLUMNS = {
+    **_SET,
+    "role": lambda line: line["role"] or "",
+    "accuracy, %": _accuracy,
+    "class": _number("mean_class_accuracy", ".1f", 100),
+    "F1": _number("macro_f1", ".1f", 100),
+    "NLL": _number("nll", ".3f"),
+    "ECE": _number("ece", ".3f"),
+    "SVE": _number("sve", ".2f"),
+    "LSVR": _number("lsvr", ".2f"),
+}
+_CLASS_COLUMNS = {
+    **_SET,
+    "class": lambda line: line.get("class", "all"),
+    "rows": lambda line: f"{line['rows']:,}",
+    "accuracy, %": _accuracy,
+    "precision": _number("precision", ".1f", 100),
+    "F1": lambda line: _number("f1" if "f1" in line else "macro_f1", ".1f", 100)(line),
+}
+
+
+def _tags(given: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    wrong = [text for text, (key, _, value) in zip(given, pairs, strict=True) if not (key and value)]
+    if wrong:
+        raise UsageError(f"--tag {wrong[0]} is no KEY=VALUE")
+    return {key: value for key, _, value in pairs}
