@@ -7,7 +7,10 @@ quotes; lines end with LF, CRLF or CR; blank lines are no rows. Values are text;
 import mmap
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice, repeat
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate, chain, islice, repeat
+from operator import add
 from typing import Any
 
 from nmlcli.errors import InvalidInput
@@ -15,7 +18,18 @@ from nmlcli.errors import InvalidInput
 Bytes = bytes | mmap.mmap
 
 _BOM = b"\xef\xbb\xbf"
-_BATCH = 8192  # rows
+_CHUNK = 1 << 18  # bytes
+
+
+@dataclass
+class _Block:
+    """Some rows: their bytes, their line ends, their cells row by row; where they start and stop."""
+
+    rows: list[bytes]
+    ends: list[bytes]
+    cells: list[bytes]
+    start: int
+    stop: int
 
 
 class Delimited:
@@ -46,12 +60,9 @@ class Delimited:
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[list[str], ...]]:
         """Values of the named columns, a list a column, some thousand rows at a time."""
-        wanted = [self.columns.index(name) for name in columns]
-        cells = [b"(%s)" % self._cell if i in wanted else self._cell for i in range(len(self.columns))]
-        places = [sorted(set(wanted)).index(i) for i in wanted]
-        for batch in self._matches(re.escape(self._delimiter).join(cells)):
-            groups = list(zip(*map(re.Match.groups, batch), strict=True))
-            yield tuple(self._texts(groups[place], batch) for place in places)
+        places, width = [self.columns.index(name) for name in columns], len(self.columns)
+        for block in self._blocks():
+            yield tuple(self._texts(block.cells[place::width], block) for place in places)
 
     def relabelled(self, column: str, values: Iterator[Any], added: str) -> Iterator[bytes]:
         """The table with new values in a column and its old cells as a column added at the end.
@@ -59,24 +70,20 @@ class Delimited:
         values: one a row, None where the old one stays. A new cell is quoted if the old one was or
         the value needs it.
         """
-        before = self.columns.index(column)
-        behind = len(self.columns) - before - 1
-        comma = re.escape(self._delimiter)
-        pattern = rb"((?:%s%s){%d})(%s)((?:%s%s){%d})" % (
-            self._cell, comma, before, self._cell, comma, self._cell, behind,
-        )  # fmt: skip
-        name = self._quoted(added) if self._header_quoted else self._plain(added)
+        place, width, plain = self.columns.index(column), len(self.columns), cache(self._plain)
+        name = self._quoted(added) if self._header_quoted else plain(added)
         yield self.data[: self._header_end] + self._delimiter + name
         yield self.data[self._header_end : self._rows_start]
-        for batch in self._matches(pattern):
-            heads, olds, tails, ends, _ = zip(*map(re.Match.groups, batch), strict=True)
-            cells = list(olds)
-            for row, value in enumerate(islice(values, len(batch))):
+        for block in self._blocks():
+            rows, olds = block.rows, block.cells[place::width]
+            for row, value in enumerate(islice(values, len(rows))):
                 if value is not None:
-                    quote = self._quoted if olds[row][:1] == b'"' else self._plain
-                    cells[row] = quote(value)
-            rows = zip(heads, cells, tails, repeat(self._delimiter), olds, ends, strict=False)
-            yield b"".join(chain.from_iterable(rows))
+                    cells = block.cells[row * width : (row + 1) * width]
+                    quoted = cells[place][:1] == b'"'
+                    cells[place] = self._quoted(value) if quoted else plain(value)
+                    rows[row] = self._delimiter.join(cells)
+            added_cells = zip(rows, repeat(self._delimiter), olds, block.ends, strict=False)
+            yield b"".join(chain.from_iterable(added_cells))
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -90,16 +97,48 @@ class Delimited:
             end += 1
         return end
 
-    def _matches(self, row: bytes) -> Iterator[list[re.Match[bytes]]]:
-        # Blank lines belong to the end of the row before them; what is no row is matched up to the
-        # end of the file, so it can only be the last match.
-        start = rb"(?!\Z)" if len(self.columns) == 1 else b""  # where a row could be empty
-        pattern = re.compile(rb"%s%s([\r\n]++|\Z)|([\s\S]++)" % (start, row))
-        matches = pattern.finditer(self.data, self._rows_start)
-        while batch := list(islice(matches, _BATCH)):
-            if batch[-1][pattern.groups] is not None:
-                self._explain(batch[-1].start())
-            yield batch
+    def _blocks(self) -> Iterator["_Block"]:
+        """The rows, a chunk at a time: split where that is enough, matched where it is not."""
+        # Blank lines belong to the end of the row before them; the last group is what is no row.
+        row = re.escape(self._delimiter).join([b"(%s)" % self._cell] * len(self.columns))
+        pattern = re.compile(rb"%s([\r\n]++|\Z)|([\s\S])" % row)
+        position = self._rows_start
+        while position < len(self.data):
+            stop = self.data.rfind(b"\n", position, position + _CHUNK) + 1
+            block = self._split(position, stop) or self._matched(pattern, position, stop)
+            position = block.stop
+            yield block
+
+    def _split(self, position: int, stop: int) -> "_Block | None":
+        """The rows of a stretch of whole lines; None where it has quotes, blank lines or odd ends."""
+        chunk = self.data[position:stop]
+        end = b"\r\n" if b"\r" in chunk else b"\n"
+        lines = chunk.split(end)[:-1]
+        width = len(self.columns)
+        if b'"' in chunk or width == 1 or chunk.count(b"\r") not in (0, len(lines)):
+            return None
+        if chunk.count(b"\n") != len(lines):
+            return None
+        if set(map(bytes.count, lines, repeat(self._delimiter))) != {width - 1}:
+            return None
+        cells = self._delimiter.join(lines).split(self._delimiter)
+        return _Block(lines, [end] * len(lines), cells, position, stop)
+
+    def _matched(self, pattern: re.Pattern[bytes], position: int, stop: int) -> "_Block":
+        """The rows from a position up to a stop, or what fits into a chunk, whatever they hold."""
+        block = _Block([], [], [], position, position)
+        stop = stop or position + _CHUNK
+        for match in pattern.finditer(self.data, position):
+            *cells, end, rest = match.groups()
+            if rest is not None:
+                self._explain(match.start())
+            block.rows.append(self._delimiter.join(cells))
+            block.ends.append(end)
+            block.cells += cells
+            block.stop = match.end()
+            if block.stop >= min(stop, len(self.data)):
+                break
+        return block
 
     def _row(self, position: int) -> tuple[list[bytes], int]:
         """The cells of the row at a position, and where it ends."""
@@ -128,14 +167,15 @@ class Delimited:
     def _line(self, position: int) -> int:
         return len(re.findall(rb"\r\n|\n|\r", self.data[:position])) + 1
 
-    def _texts(self, cells: Sequence[bytes], batch: Sequence[re.Match[bytes]]) -> list[str]:
+    def _texts(self, cells: Sequence[bytes], block: "_Block") -> list[str]:
         joined = b"\n".join(cells)
         try:
             if b'"' not in joined:  # then no cell holds a line end: decode them all at once
                 return joined.decode().split("\n")
             return [_unquoted(cell).decode() for cell in cells]
         except UnicodeDecodeError:
-            return [self._text(cell, match.start()) for cell, match in zip(cells, batch, strict=True)]
+            starts = accumulate(map(len, map(add, block.rows, block.ends)), initial=block.start)
+            return [self._text(cell, start) for cell, start in zip(cells, starts, strict=False)]
 
     def _text(self, cell: bytes, position: int) -> str:
         try:

@@ -4,9 +4,11 @@ import hashlib
 import json
 import logging
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -127,14 +129,16 @@ def corrupt(source: str, out: str | None, options: CorruptOptions, advance: Adva
 
 
 def _relabel(labelled: _Labelled, ratio: Fraction, options: CorruptOptions) -> NDArray[np.int64]:
-    noise, count = NOISES[options.kind], len(labelled.classes)
-    limit = noise.limit(count)
+    noise, num_classes = NOISES[options.kind], len(labelled.classes)
+    limit = noise.limit(num_classes)
     if ratio > limit:
         log.warning(
-            "above %.4g, with %d classes, the clean class is no longer the likeliest one", limit, count
+            "above %.4g, with %d classes, the clean class is no longer the likeliest one",
+            limit,
+            num_classes,
         )
     chosen = DRAWS[options.draw].choose(labelled.hashes, ratio, options.seed)
-    return noise.relabel(chosen, labelled.labels, labelled.hashes, count, options.seed)
+    return noise.relabel(chosen, labelled.labels, labelled.hashes, num_classes, options.seed)
 
 
 def _names(labelled: _Labelled, noisy: NDArray[np.int64], advance: Advance) -> Iterator[str | None]:
@@ -182,13 +186,13 @@ def _read(table: TextTable, options: CorruptOptions, advance: Advance) -> _Label
     """One pass over a table: of ids 8 bytes a row are kept, of labels 4."""
     own_ids = options.id_column in table.columns
     columns = [options.label_column, *([options.id_column] if own_ids else [])]
-    codes: dict[str, int] = {}
+    codes: defaultdict[str, int] = defaultdict(count().__next__)
     kinds: set[type] = set()
     hashes, numbers, rows = [], [], 0
     for labels, *ids in table.batches(columns):
         kinds.update(map(type, labels))
         names = texts(labels, "label", options.label_column, table.source, rows + 1)
-        numbers.append(np.array([codes.setdefault(n, len(codes)) for n in names], dtype=np.int32))
+        numbers.append(np.array(list(map(codes.__getitem__, names)), dtype=np.int32))
         stop = rows + len(labels)
         if own_ids:
             hashed = texts(ids[0], "id", options.id_column, table.source, rows + 1)
