@@ -58,8 +58,10 @@ def eval(
 
 
 def _table(lines: list[dict[str, Any]], per_class: bool) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table: shares in per cent, what is not known left out."""
+    """Header and rows of the table, for 80 columns: shares in per cent, ± half the 95 % interval."""
     columns = _CLASS_COLUMNS if per_class else _COLUMNS
+    if len({line["split"] for line in lines}) == 1:
+        lines = [{**line, "split": None} for line in lines]
     return list(columns), [[show(line) for show in columns.values()] for line in lines]
 
 
@@ -74,8 +76,8 @@ def _method(line: dict[str, Any]) -> str:
 
 def _accuracy(line: dict[str, Any]) -> str:
     low, high = line.get("accuracy_low"), line.get("accuracy_high")
-    between = "" if low is None or high is None else f" ({100 * low:.1f}–{100 * high:.1f})"
-    return f"{100 * line['accuracy']:.1f}{between}"
+    half = "" if low is None or high is None else f" ± {50 * (high - low):.1f}"
+    return f"{100 * line['accuracy']:.1f}{half}"
 
 
 def _number(key: str, form: str, factor: float = 1.0) -> Show:
@@ -89,8 +91,8 @@ _COLUMNS = {
     "accuracy, %": _accuracy,
     "class": _number("mean_class_accuracy", ".1f", 100),
     "F1": _number("macro_f1", ".1f", 100),
-    "NLL": _number("nll", ".3f"),
-    "ECE": _number("ece", ".3f"),
+    "NLL": _number("nll", ".2f"),
+    "ECE": _number("ece", ".1f", 100),
     "SVE": _number("sve", ".2f"),
     "LSVR": _number("lsvr", ".2f"),
 }
