@@ -43,8 +43,8 @@ def list_packed(path: str) -> Listing:
     """List the rows of a packed file.
 
     labels: whole numbers or texts [N]; with classes, texts [C], numbers are places in it, else they are
-    names themselves. ids: texts [N] or as in products, else row numbers. Raises InvalidInput where an array is missing,
-    of another form, or damaged.
+    names themselves. ids: texts [N] or as in products, else row numbers. Raises InvalidInput where an
+    array is missing, of another form, or damaged.
     """
     file = Hdf5File(path)
     rows = require(file, "images", ("uint8",), (None, None, None, 3)).shape[0]
