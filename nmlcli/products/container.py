@@ -62,7 +62,7 @@ class Rows:
                 raise ValueError(
                     f"{self.name}: a block {block.dtype} {block.shape} does not fit {self.shape}"
                 )
-            yield np.ascontiguousarray(block)
+            yield np.ascontiguousarray(block, dtype=self.dtype.newbyteorder("<"))
         if done != self.shape[0]:
             raise ValueError(f"{self.name}: {done} rows came, {self.shape[0]} were announced")
 

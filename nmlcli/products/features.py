@@ -65,6 +65,8 @@ class Features:
 
 def pack_features(features: Features) -> tuple[dict[str, Array], Rows]:
     """The arrays of features in the order of the file, and the features themselves as rows."""
+    if not features.rows or not features.columns:
+        raise InvalidInput(f"{features.source} has no features", "there is nothing to write")
     arrays: dict[str, Array] = {}
     if features.labels is not None:
         arrays["labels"] = features.labels.astype(np.int64, copy=False)

@@ -4,6 +4,7 @@ An HDF5 file can point at other files and ask for more memory than there is, so 
 what is wholly inside the file is read.
 """
 
+import io
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,11 +14,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from nmlcli.errors import InvalidInput, NmlError
+from nmlcli.errors import InvalidInput
 from nmlcli.products.container import Array, Arrays, Rows, Tensor
 from nmlcli.provenance import KEY, Record, parse_record
 
 MOST_DEFLATED = 1100  # no compression of HDF5's own makes less of it; a file that says so is a trap
+
+_END = slice(28, 36)  # where a superblock of version 2 or 3 says how long the file is
 
 
 class Hdf5File:
@@ -107,33 +110,42 @@ class Hdf5File:
 
 
 def write_hdf5(path: Path, record: Record, arrays: Arrays, rows: Rows | None = None) -> None:
-    """Write the record, the arrays, then the rows in chunks of about 1 MiB."""
-    try:
-        with h5py.File(path, "w", locking=False) as file:
-            file.create_dataset(KEY, data=np.bytes_(record.to_json().encode()))
-            for name, array in arrays.items():
-                file.create_dataset(name, data=np.ascontiguousarray(array).reshape(np.shape(array)))
-            if rows is not None:
-                _write_rows(file, rows)
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            raise
-        raise NmlError(f"cannot write {path.name}: {_reason(error)}") from error
+    """Write the record, the arrays, then the rows in chunks of about 1 MiB.
+
+    HDF5 makes all but the rows in memory and says where those go; they are written past it. It
+    crashes where its own writes fail, be it by a full disk or by Ctrl-C.
+    """
+    skeleton = io.BytesIO()
+    # The format of HDF5 1.10 is the first with checksums over all that is not data.
+    with h5py.File(skeleton, "w", libver=("v110", "v110")) as file:
+        file.create_dataset(KEY, data=np.bytes_(record.to_json().encode()))
+        for name, array in arrays.items():
+            file.create_dataset(name, data=np.ascontiguousarray(array).reshape(np.shape(array)))
+        start = _reserve(file, rows) if rows is not None else 0
+    with path.open("wb") as out:
+        out.write(skeleton.getbuffer())
+        if rows is not None:
+            out.seek(start)
+            for block in rows.checked(rows.per_mebibyte()):
+                out.write(block.reshape(-1).view(np.uint8).data)
+        out.truncate(int.from_bytes(skeleton.getbuffer()[_END], "little"))
 
 
-def _write_rows(file: h5py.File, rows: Rows) -> None:
-    chunk = min(rows.per_mebibyte(), max(1, rows.shape[0]))
+def _reserve(file: h5py.File, rows: Rows) -> int:
+    """Make a dataset without its values; returns the byte of the file from which they lie."""
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    chunk = min(rows.per_mebibyte(), rows.shape[0])
     dataset = file.create_dataset(
-        rows.name, shape=rows.shape, dtype=rows.dtype, chunks=(chunk, *rows.shape[1:])
+        rows.name,
+        shape=rows.shape,
+        dtype=rows.dtype.newbyteorder("<"),
+        chunks=(chunk, *rows.shape[1:]),
+        dcpl=creation,
     )
-    start = 0
-    for block in rows.checked(chunk):
-        dataset[start : start + len(block)] = block
-        start += len(block)
-
-
-def _reason(error: Exception) -> str:
-    """What HDF5 says of the system's error, without its file descriptors and times."""
-    text = str(error)
-    marker = "error message = '"
-    return text.split(marker, 1)[1].split("'", 1)[0] if marker in text else text
+    count = dataset.id.get_num_chunks()
+    first, last = dataset.id.get_chunk_info(0), dataset.id.get_chunk_info(count - 1)
+    if last.byte_offset != first.byte_offset + (count - 1) * first.size:
+        raise RuntimeError("HDF5 did not lay the chunks one after another")
+    return int(first.byte_offset)
