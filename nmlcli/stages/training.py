@@ -1,0 +1,217 @@
+"""A supervised training from its first epoch to its last, between reading the set and writing."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nmlcli import keyed
+from nmlcli.data.samples import Samples
+from nmlcli.errors import NmlError
+from nmlcli.models.networks import build
+from nmlcli.models.precision import PRECISIONS, autocast, device
+from nmlcli.models.preprocessing import SMALL, Normalise, of_timm
+from nmlcli.progress import Advance
+from nmlcli.stages.images import Images
+from nmlcli.training.augmentation import AUGMENTATIONS
+from nmlcli.training.loop import fit
+from nmlcli.training.objectives import Examples, Mixer, supervised
+from nmlcli.training.optim import timm_optimiser, timm_schedule
+from nmlcli.training.state import Stateful, load_state, save_state
+
+if TYPE_CHECKING:
+    from nmlcli.stages.pretrain import PretrainOptions
+
+log = logging.getLogger(__name__)
+
+Measured = dict[str, float]
+
+
+class Training:
+    """A network, what it learns from and how. All randomness is keyed by the seed and by the epoch,
+    step or sample, so that a training that goes on from a saved state ends in the same bytes."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        validation: Samples | None,
+        architecture: str,
+        options: "PretrainOptions",
+    ) -> None:
+        self.options, self.device = options, device()
+        module = build(architecture, len(samples.classes or ()), options.size, options.seed)
+        self.preprocessing = of_timm(module, options.size)
+        self.module = module.to(self.device)
+        self.module.to(memory_format=torch.channels_last)
+        self.batch_size = min(options.batch_size, len(samples))
+        if options.mixup or options.cutmix:
+            self.batch_size -= self.batch_size % 2
+        self.steps = len(samples) // self.batch_size  # what is left over differs every epoch
+        self.normalise = Normalise(self.preprocessing, self.device)
+        self.images = Images(samples, self.preprocessing, options.workers)
+        self.labels = torch.from_numpy(np.asarray(samples.labels)).to(self.device)
+        self.validation = None
+        if validation is not None:
+            self.validation = Images(validation, self.preprocessing, options.workers)
+        small = self.preprocessing.size <= SMALL
+        self.augmentation = AUGMENTATIONS[options.augment or ("shift" if small else "crop")]
+        self.mixer = None
+        if options.mixup or options.cutmix:
+            self.mixer = Mixer(options.mixup, options.cutmix, len(samples.classes or ()), options.seed)
+        self.average = self._average()
+
+    def _average(self) -> Any:
+        """The moving average of the weights, which follows more closely over the first steps."""
+        if self.options.ema is None:
+            return None
+        from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
+
+        return ModelEmaV3(self.module, decay=self.options.ema, use_warmup=True)
+
+    @property
+    def kept(self) -> torch.nn.Module:
+        """The network whose weights are kept: the average where there is one."""
+        return self.module if self.average is None else self.average.module
+
+    def weights(self) -> dict[str, Tensor]:
+        """The state dict, under timm's names."""
+        return dict(self.kept.state_dict())
+
+    def run(self, identity: str, state: Path | None, advance: Advance) -> Measured:
+        """Train; returns the last epoch's loss and accuracies. state: the file to go on from."""
+        options = self.options
+        optimiser = timm_optimiser(
+            self.module, options.opt, options.rate, options.weight_decay, options.momentum
+        )
+        schedule = timm_schedule(
+            optimiser, options.sched, options.epochs, self.steps, options.warmup_epochs
+        )
+        scaler = (
+            torch.amp.GradScaler(self.device.type) if PRECISIONS[options.precision].scaled else None
+        )
+        parts: dict[str, Stateful] = {"network": self.module, "optimiser": optimiser}
+        parts |= {"scaler": scaler} if scaler is not None else {}
+        parts |= {"average": self.average} if self.average is not None else {}
+        start = self._start(identity, state, parts)
+        if self.augmentation.image is None:
+            self.images.hold(advance)
+        if self.validation is not None:
+            self.validation.hold(advance)
+        record = EpochLog(options.log, start, self.steps * self.batch_size)
+        shown: Measured = {}
+
+        def after_epoch(epoch: int, means: Measured) -> None:
+            record.stop()
+            means |= self.validate()
+            record.write(epoch + 1, optimiser.param_groups[0]["lr"], means)
+            shown.update(means)
+            if state is not None and epoch + 1 < options.epochs:
+                save_state(state, identity, epoch + 1, parts)
+
+        def show(done: int, total: int | None, **values: float | str) -> None:
+            epoch = f"{min((done - 1) // self.steps + 1, options.epochs)}/{options.epochs}"
+            after = {name: shown[name] for name in ("val_accuracy",) if name in shown}
+            images = self.batch_size * np.array([done, total])
+            advance(int(images[0]), int(images[1]), epoch=epoch, **values, **after)
+
+        fit(
+            supervised(self.module, options.label_smoothing),
+            self._batches,
+            optimiser,
+            schedule=schedule,
+            epochs=options.epochs,
+            steps_per_epoch=self.steps,
+            start_epoch=start,
+            autocast=autocast(options.precision, self.device),
+            scaler=scaler,
+            clip=options.clip,
+            after_step=self._after_step,
+            after_epoch=after_epoch,
+            advance=show,
+        )
+        return shown
+
+    def _start(self, identity: str, state: Path | None, parts: dict[str, Stateful]) -> int:
+        """The epoch to start at. A first state is saved at once: a folder that cannot be written to
+        is found out before hours of work."""
+        if state is None:
+            return 0
+        if self.options.resume and state.exists():
+            start = load_state(state, identity, parts)
+            log.info("going on after epoch %d of %d", start, self.options.epochs)
+            return start
+        save_state(state, identity, 0, parts)
+        return 0
+
+    def _batches(self, epoch: int) -> Iterator[Examples]:
+        self.module.train()
+        options = self.options
+        order = keyed.permutation(len(self.labels), options.seed, f"order of epoch {epoch}")
+        loaded = self.images.batches(
+            order[: self.steps * self.batch_size], self.batch_size, self.augmentation,
+            options.strength, options.seed, epoch,
+        )  # fmt: skip
+        for step, (rows, pixels) in enumerate(loaded, start=epoch * self.steps):
+            images = self.normalise(pixels)
+            labels = self.labels[torch.from_numpy(rows).to(self.device)]
+            examples = Examples(images, labels, labels)
+            if self.mixer is not None:
+                examples = self.mixer(images, labels, step)
+            torch.manual_seed(keyed.scalar(options.seed, f"step {step}"))  # dropout and its kin
+            yield examples
+
+    def _after_step(self, step: int) -> None:
+        if self.average is not None:
+            self.average.update(self.module, step=step + 1)
+
+    def validate(self) -> Measured:
+        """Loss and accuracy on the validation set, where there is one."""
+        if self.validation is None:
+            return {}
+        module, correct, loss = self.kept, 0, 0.0
+        labels = np.asarray(self.validation.samples.labels)
+        module.eval()
+        with torch.inference_mode(), autocast(self.options.precision, self.device):
+            for rows, pixels in self.validation.batches(np.arange(len(labels)), 512):
+                logits = module(self.normalise(pixels)).float()
+                wanted = torch.from_numpy(labels[rows]).to(self.device)
+                correct += int((logits.argmax(1) == wanted).sum())
+                loss += float(F.cross_entropy(logits, wanted, reduction="sum"))
+        return {"val_loss": loss / len(labels), "val_accuracy": correct / len(labels)}
+
+
+class EpochLog:
+    """A JSON line for each epoch. Lines of epochs that are run again are dropped."""
+
+    def __init__(self, name: str | None, start: int, images: int) -> None:
+        self.path = None if name is None else Path(name)
+        self.images, self.since, self.seconds = images, time.monotonic(), 0.0
+        if self.path is None:
+            return
+        try:
+            lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+            self.path.write_text("".join(lines[:start]))
+        except (OSError, UnicodeDecodeError) as error:
+            raise NmlError(f"cannot write the log {self.path}: {error}") from error
+
+    def stop(self) -> None:
+        """The epoch's training is over; what comes now until the next one is not its time."""
+        self.seconds = time.monotonic() - self.since
+
+    def write(self, epoch: int, lr: float, means: Measured) -> None:
+        """Append the line of an epoch, counted from 1, with its speed."""
+        speed = round(self.images / self.seconds, 1)
+        values = {"images_per_second": speed, "seconds": round(self.seconds, 3)}
+        line = json.dumps({"epoch": epoch, **means, "lr": lr, **values})
+        log.debug("epoch %d: %s", epoch, line)
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(line + "\n")
+        self.since = time.monotonic()
