@@ -86,15 +86,17 @@ def unpack_features(container: Container) -> Features:
     Without a record (a foreign file) `features` or `embeddings` are enough: labels may be of any
     integer type, ids default to row numbers, and the network is not known.
     """
-    name = "embeddings" if _is_foreign(container) and "embeddings" in container.tensors else "features"
+    record = container.record
+    if record is not None:
+        require_kind(record, "features", container.source)
+    name = "embeddings" if record is None and "embeddings" in container.tensors else "features"
     tensor = require(container, name, ("float32", "float16"), (None, None))
     rows, columns = tensor.shape
     if not rows or not columns:
         raise InvalidInput(f"{container.source} holds no features", f"it is {rows} × {columns}")
-    if container.record is None:
+    if record is None:
         record = foreign_record(container, "features", (rows, columns))
     else:
-        record = require_kind(container.record, "features", container.source)
         _check_own(container, record, (rows, columns))
     arrays = container.arrays(_BESIDE)
     return Features(
@@ -140,10 +142,6 @@ def unpack_ids(offsets: NDArray[np.int64], packed: NDArray[np.uint8], source: st
         twice = [i for i in ids if i in seen or seen.add(i)]  # type: ignore[func-returns-value]
         raise InvalidInput(f"{source}: ids are not unique", first(twice))
     return ids
-
-
-def _is_foreign(container: Container) -> bool:
-    return container.record is None
 
 
 def _check_own(container: Container, record: Record, shape: tuple[int, int]) -> None:

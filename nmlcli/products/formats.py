@@ -187,7 +187,7 @@ def check_exists(source: str) -> Path:
             raise InvalidInput(f"{source}: no such file")
         if not os.access(path, os.R_OK):
             raise InvalidInput(f"{source} cannot be read", "its permissions forbid it")
-    except (OSError, ValueError) as error:  # a name too long, or with a zero byte
+    except (OSError, ValueError) as error:  # a name that is too long
         raise InvalidInput(f"cannot read {source!r}: {error}") from error
     return path
 
