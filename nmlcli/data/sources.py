@@ -5,7 +5,7 @@ A light module: numpy and Pillow are imported when something is opened.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,6 +138,8 @@ def open_samples(spec: str, options: SourceOptions | None = None) -> "Samples":
     if options.labels:
         columns = {"label_column": options.label_column, "id_column": options.id_column}
         listing = lay_labels(listing, read_labels(options.labels, **columns), everything)
+        if options.labels != "-":
+            listing = replace(listing, files=(*listing.files, options.labels))
     if options.classes and chosen_by_table:
         listing = select_classes(listing, options.classes)
         listing = take_first(listing, options.limit or len(listing))

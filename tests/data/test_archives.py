@@ -69,7 +69,7 @@ def test_parts_are_read_as_one(tmp_path: Path, make, members) -> None:
 def test_a_compressed_tar_is_refused(tmp_path: Path, tar: str, suffix: str) -> None:
     packed = tmp_path / f"packed.{suffix}"
     packed.write_bytes(gzip.compress(Path(tar).read_bytes()))
-    with pytest.raises(InvalidInput, match="compressed tar|gzip"):
+    with pytest.raises(InvalidInput, match=r"compressed tar|gzip"):
         open_samples(str(packed))
 
 
@@ -89,7 +89,7 @@ def test_every_cut_of_a_tar_is_noticed(tmp_path: Path, tar: str) -> None:
 def test_a_tar_that_shrinks_in_use_is_noticed(tar: str) -> None:
     samples = open_samples(tar)
     Path(tar).write_bytes(Path(tar).read_bytes()[:700])
-    with pytest.raises(InvalidInput, match="sample ant/9 .*shorter"):
+    with pytest.raises(InvalidInput, match=r"sample ant/9 .*shorter"):
         samples.read(3)
 
 
@@ -101,8 +101,11 @@ def test_garbage_no_images_links_and_a_missing_file_are_errors(tmp_path: Path, m
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         file.addfile(link)
     for name, match in (
-        ("g", "not a readable tar"), ("n", "holds no images"), ("l", "links"), ("m", "m.tar does not exist"),
-    ):  # fmt: skip
+        ("g", "not a readable tar"),
+        ("n", "holds no images"),
+        ("l", "links"),
+        ("m", "m.tar does not exist"),
+    ):
         with pytest.raises(InvalidInput, match=match):
             open_samples(str(tmp_path / f"{name}.tar"))
 

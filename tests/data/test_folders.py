@@ -81,8 +81,7 @@ def test_a_broken_link_is_an_error(folder: str) -> None:
 
 
 def test_names_that_are_not_utf8_are_an_error(folder: str, members) -> None:
-    with open(os.fsencode(folder) + b"/cat/\xff.png", "wb") as file:
-        file.write(members["cat/a.png"])
+    Path(os.fsdecode(os.fsencode(folder) + b"/cat/\xff.png")).write_bytes(members["cat/a.png"])
     with pytest.raises(InvalidInput, match="not UTF-8"):
         open_samples(folder)
 

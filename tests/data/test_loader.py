@@ -1,0 +1,72 @@
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nmlcli.data.loader import cached, load_batches
+from nmlcli.data.sources import open_samples
+from nmlcli.errors import InvalidInput
+
+
+def pixels(image, index: int) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)) + index
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_batches_come_in_order_whatever_the_workers(workers: int, size: int) -> None:
+    samples = open_samples("builtin:glyphs:val")
+    wanted = np.random.default_rng(0).permutation(len(samples))[:50]
+    found = list(load_batches(samples, wanted, pixels, size, workers=workers))
+    assert np.concatenate([rows for rows, _ in found]).tolist() == wanted.tolist()
+    images = torch.cat([batch for _, batch in found])
+    expected = torch.stack([pixels(samples.read(int(row)), int(row)) for row in wanted])
+    assert torch.equal(images, expected)
+    assert [len(rows) for rows, _ in found][:-1] == [size] * ((50 - 1) // size)
+
+
+def test_no_rows_give_no_batches(tar: str) -> None:
+    assert list(load_batches(open_samples(tar), np.arange(0), pixels, 4, workers=2)) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_comes_at_its_place_and_names_the_sample(folder: str, workers: int) -> None:
+    samples = open_samples(folder)
+    (Path(folder) / "cat" / "b.png").write_bytes(b"")
+    batches = load_batches(samples, np.arange(4), pixels, 1, workers=workers)
+    assert [int(next(batches)[0][0]), int(next(batches)[0][0])] == [0, 1]
+    with pytest.raises(InvalidInput, match="sample cat/b of"):
+        next(batches)
+
+
+def test_only_a_few_batches_are_prepared_ahead_and_none_after_the_end(tar: str) -> None:
+    samples, read = open_samples("builtin:glyphs:val"), []
+    plain = samples.read
+    counting = replace(samples, read=lambda row: (read.append(row), plain(row))[1], read_many=None)
+    batches = load_batches(counting, np.arange(1000), pixels, 10, workers=2)
+    next(batches)
+    time.sleep(0.2)
+    assert len(read) <= 50
+    batches.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("loader")]
+    before = len(read)
+    time.sleep(0.05)
+    assert len(read) == before
+
+
+def test_a_cache_reads_once_and_keeps_to_its_budget(tar: str, make) -> None:
+    samples, read = open_samples(tar), []
+    plain = samples.read
+    counting = replace(samples, read=lambda row: (read.append(row), plain(row))[1])
+    kept = cached(counting, 3 * 8 * 8 * 3)  # bytes of three images
+    for _ in range(3):
+        for row in range(4):
+            assert (np.asarray(kept.read(row)) == make.pixels(row)).all()
+    assert sorted(read) == [0, 1, 2, 3, 3, 3]
+    both = [np.asarray(image) for image in kept.images(np.array([3, 1]))]
+    assert (both[0] == make.pixels(3)).all() and (both[1] == make.pixels(1)).all()
+    assert kept.identity == samples.identity
