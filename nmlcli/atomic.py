@@ -20,22 +20,24 @@ def replacing(name: str | Path) -> Iterator[Path]:
     target = Path(os.path.realpath(name))
     if target.is_dir():
         raise NmlError(f"{name} is a folder", "give a file name")
-    if target.exists() and not target.is_file():
-        yield Path(name)
-        return
-    temporary = _temporary_beside(target)
+    special = target.exists() and not target.is_file()
+    temporary = Path(name) if special else _temporary_beside(target)
     try:
         yield temporary
-        _flush(temporary)
-        temporary.replace(target)
-        _flush(target.parent)
+        if not special:
+            _flush(temporary)
+            temporary.replace(target)
+            _flush(target.parent)
+    except BrokenPipeError:
+        raise  # a reader has gone, which is for the command line to take quietly
     except OSError as error:
         if error.filename not in (None, str(temporary)):
             raise  # another file's trouble, met while this one was being written
         raise NmlError(f"cannot write {name}: {error.strerror or error}") from error
     finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+        if not special:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
 
 
 def _temporary_beside(target: Path) -> Path:

@@ -118,6 +118,8 @@ def _checked(values: dict[str, Any]) -> Record:
     ):  # fmt: skip
         if not isinstance(known[name], kinds) or isinstance(known[name], bool):
             raise TypeError(f"{name} is {type(known[name]).__name__}")
+    if min(known["rows"] or 0, known["columns"] or 0) < 0:
+        raise ValueError("rows and columns below zero")
     if known["classes"] is not None:
         if not all(isinstance(name, str) for name in known["classes"]):
             raise TypeError("classes are not all text")

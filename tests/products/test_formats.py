@@ -37,8 +37,8 @@ VALUES = np.arange(60, dtype=np.float32).reshape(20, 3)
 
 def make_features(dtype=np.float32, labels=True):
     values = VALUES.astype(dtype)
-    record = Record("features", "f" * 32, "embed", classes=("a", "b"), rows=20, columns=3,
-                    model={"name": "resnet18"}, noise={"kind": "symmetric", "realised": 0.2})  # fmt: skip
+    facts = {"model": {"name": "resnet18"}, "noise": {"kind": "symmetric", "realised": 0.2}}
+    record = Record("features", "f" * 32, "embed", classes=("a", "b"), rows=20, columns=3, **facts)
     numbers = np.arange(20) % 2 if labels else None
     blocks = lambda rows: (values[i : i + rows] for i in range(0, 20, rows))  # noqa: E731
     return Features(record, [f"x/{i}" for i in range(20)], numbers, None, values.dtype, blocks, "made")

@@ -1,5 +1,7 @@
 """Heads: what is saved is what is applied, and layers that do not fit are refused."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,7 @@ def draw(*shape):
 
 
 def make(widths, residual=False, scale=None, classes=None, **extra):
-    layers = tuple((draw(b, a), draw(b)) for a, b in zip(widths, widths[1:], strict=False))
+    layers = tuple((draw(b, a), draw(b)) for a, b in pairwise(widths))
     record = Record("head", "0" * 32, "tune", classes=classes or tuple("abcd"), columns=D, extra=extra)
     return Head(record, layers, draw(D) if residual else None, scale, "made")
 
@@ -31,6 +33,7 @@ HEADS = {
     "residual": make((D, HIDDEN, D, C), residual=True, scale=3.3),
     "no activation": make((D, HIDDEN, D, C), activation="none"),
 }
+MLP = HEADS["mlp"]
 
 
 def transcribed(head, features):
@@ -101,8 +104,8 @@ def linear(weight, bias, **changes):
         (linear(draw(C, D) * np.nan, draw(C)), "not finite"),
         (linear(draw(C, D), draw(C), input_scale=float("inf")), "not finite"),
         (make((D, HIDDEN, D + 1, C), residual=True), "weight.2"),
-        (Head(HEADS["mlp"].record, HEADS["mlp"].layers[:2] + HEADS["mlp"].layers[3:], None, None, ""), "weight.2"),
-        (Head(HEADS["mlp"].record, (), None, None, ""), "no weight.0"),
+        (Head(MLP.record, MLP.layers[:2] + MLP.layers[3:], None, None, ""), "weight.2"),
+        (Head(MLP.record, (), None, None, ""), "no weight.0"),
     ],
 )  # fmt: skip
 def test_layers_that_do_not_fit_are_refused(tmp_path, head, word):
