@@ -233,9 +233,13 @@ def _fitting(rows: list[Row], columns: Sequence[str] | None) -> list["Renderable
     keys = [k for k in keys if not k.endswith(("_low", "_high"))]
     cells = [[_cell(key, row) for key in keys] for row in rows]
     names = [key.replace("_", " ") for key in keys]
-    widths = [max(map(len, column)) + 1 for column in zip(names, *cells, strict=True)]
-    if sum(widths) <= Console(file=sys.stdout).width:
-        return [_grid(names, cells)]
+    for header in (names, [name.replace(" ", "\n") for name in names]):
+        widths = [
+            max(len(line) for cell in column for line in cell.split("\n")) + 1
+            for column in zip(header, *cells, strict=True)
+        ]
+        if sum(widths) <= Console(file=sys.stdout).width:
+            return [_grid(header, cells)]
     if 1 < len(rows) <= 5:
         across = list(zip(names, *cells, strict=True))
         wide = [max(len(line[i]) for line in across) + 1 for i in range(len(rows) + 1)]
