@@ -48,7 +48,7 @@ def _sign(x: Plane, y: Plane, strokes: str) -> Plane:
 
 def draw(request: Request) -> NDArray[np.uint8]:
     """Render images: uint8 [N,size,size,3]."""
-    draws, size = Draws(request.purpose, request.indices, 256), request.size
+    draws, size = Draws(request.purpose, request.indices, 192), request.size
     across, down = (d.value_noise(draws, 4, size) - 0.5 for _ in range(2))
     cloud = d.value_noise(draws, 6, size)
     x, y = d.grid(size)

@@ -99,7 +99,7 @@ class Scene:
 
 def draw(request: Request) -> NDArray[np.uint8]:
     """Render images of a domain: uint8 [N,size,size,3]."""
-    draws = Draws(request.purpose, request.indices, 400)
+    draws = Draws(request.purpose, request.indices, 336)
     scene = Scene(
         _shape(draws, request),
         tuple(_scrap(draws, request.size) for _ in range(SCRAPS)),

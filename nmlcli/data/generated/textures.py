@@ -76,7 +76,7 @@ CLASSES = tuple(sorted(SURFACES))
 
 def draw(request: Request) -> NDArray[np.uint8]:
     """Render images: uint8 [N,size,size,3]."""
-    draws, size = Draws(request.purpose, request.indices, 256), request.size
+    draws, size = Draws(request.purpose, request.indices, 192), request.size
     slow = d.value_noise(draws, 3, size) - 0.5
     fine = d.value_noise(draws, 11, size) - 0.5
     x, y = d.grid(size)
