@@ -25,7 +25,7 @@ BACKBONE_KEYS = (
 # Keys by which lines are kept apart only where they differ, so that unlike things are never averaged.
 _APART = (
     "backbone", "objective", "pretrain_set", "preset", "loss", "scale", "fraction", "options",
-    "train_set", "train_ratio", "restricted",
+    "train_ratio", "restricted",
 )  # fmt: skip
 _SET_KEYS = ("task", "domain", "split")
 _SIDE_MEASURES = ("val_accuracy", "sve", "lsvr")
@@ -119,7 +119,7 @@ def default_keys(results: Sequence[Line]) -> tuple[str, ...]:
         places.setdefault(_values(line, ("task", "domain")), set()).add(line.get("split"))
     split = ["split"] if any(len(splits) > 1 for splits in places.values()) else []
     noise = ["pretrain_noise"] if len(kinds) > 1 else []
-    return (*(key for key in apart if key != "train_set"), *noise, NOISE, "role", *split, ACROSS)
+    return (*apart, *noise, NOISE, "role", *split, ACROSS)
 
 
 def refuse_unequal(results: Sequence[Line], keys: Sequence[str]) -> None:
