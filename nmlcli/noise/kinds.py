@@ -107,7 +107,7 @@ DRAWS = {
 
 def parse_ratio(text: str) -> Fraction:
     """A ratio from its decimal text, exactly. Raises UsageError where it is none in [0, 1]."""
-    if not re.fullmatch(r"[+-]?(\d{1,99}(\.\d{0,99})?|\.\d{1,99})([eE][+-]?\d{1,2})?", text):
+    if not re.fullmatch(r"[+-]?(\d{1,99}(\.\d{0,99})?|\.\d{1,99})([eE][+-]?\d{1,2})?", text, re.ASCII):
         raise UsageError(f"--ratio {text} is no decimal number", "20 % is 0.2")
     ratio = Fraction(text)
     if not 0 <= ratio <= 1:

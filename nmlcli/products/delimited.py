@@ -8,7 +8,7 @@ import mmap
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate, chain, islice, repeat
 from operator import add
 from typing import Any
@@ -70,8 +70,9 @@ class Delimited:
         values: one a row, None where the old one stays. A new cell is quoted if the old one was or
         the value needs it.
         """
-        place, width, plain = self.columns.index(column), len(self.columns), cache(self._plain)
-        name = self._quoted(added) if self._header_quoted else plain(added)
+        place, width = self.columns.index(column), len(self.columns)
+        bare = cache(partial(plain, delimiter=self._delimiter))
+        name = quoted(added) if self._header_quoted else bare(added)
         yield self.data[: self._header_end] + self._delimiter + name
         yield self.data[self._header_end : self._rows_start]
         for block in self._blocks():
@@ -79,8 +80,7 @@ class Delimited:
             for row, value in enumerate(islice(values, len(rows))):
                 if value is not None:
                     cells = block.cells[row * width : (row + 1) * width]
-                    quoted = cells[place][:1] == b'"'
-                    cells[place] = self._quoted(value) if quoted else plain(value)
+                    cells[place] = (quoted if cells[place][:1] == b'"' else bare)(value)
                     rows[row] = self._delimiter.join(cells)
             added_cells = zip(rows, repeat(self._delimiter), olds, block.ends, strict=False)
             yield b"".join(chain.from_iterable(added_cells))
@@ -184,13 +184,16 @@ class Delimited:
             line = self._line(position)
             raise InvalidInput(f"{self.source}: line {line} is not UTF-8", "recode it") from error
 
-    def _plain(self, value: str) -> bytes:
-        special = value[:1] == '"' or any(c in value for c in ("\r", "\n", self._delimiter.decode()))
-        return self._quoted(value) if special else value.encode()
 
-    @staticmethod
-    def _quoted(value: str) -> bytes:
-        return b'"%s"' % value.replace('"', '""').encode()
+def plain(value: str, delimiter: bytes = b",") -> bytes:
+    """A cell of a value, in quotes where it needs them."""
+    special = value[:1] == '"' or any(c in value for c in ("\r", "\n", delimiter.decode()))
+    return quoted(value) if special else value.encode()
+
+
+def quoted(value: str) -> bytes:
+    """A cell of a value in quotes."""
+    return b'"%s"' % value.replace('"', '""').encode()
 
 
 def _unquoted(cell: bytes) -> bytes:

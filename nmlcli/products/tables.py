@@ -1,7 +1,5 @@
 """Tables as files and on stdin: CSV, TSV and JSON Lines, and the record that lies beside one."""
 
-import csv
-import io
 import json
 import logging
 import mmap
@@ -18,7 +16,7 @@ from typing import Any, BinaryIO
 
 from nmlcli.atomic import replacing
 from nmlcli.errors import InvalidInput, first
-from nmlcli.products.delimited import Bytes, Delimited
+from nmlcli.products.delimited import Bytes, Delimited, plain
 from nmlcli.products.jsonlines import JsonLines
 from nmlcli.provenance import KEY, Record, canonical, hash_file, parse_record
 
@@ -144,12 +142,10 @@ def new_table(columns: Mapping[str, Sequence[str]], suffix: str = ".csv") -> Ite
             objects = (dict(zip(columns, row, strict=True)) for row in batch)
             yield "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in objects).encode()
         return
+    delimiter = b"\t" if suffix == ".tsv" else b","
     lines = chain([tuple(columns)], rows)
     for batch in iter(lambda: list(islice(lines, 8192)), []):
-        text = io.StringIO()
-        delimiter = "\t" if suffix == ".tsv" else ","
-        csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(batch)
-        yield text.getvalue().encode()
+        yield b"".join(delimiter.join(plain(cell, delimiter) for cell in row) + b"\n" for row in batch)
 
 
 def sidecar(path: str | Path) -> Path:

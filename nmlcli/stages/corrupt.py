@@ -94,7 +94,7 @@ def corrupt(source: str, out: str | None, options: CorruptOptions, advance: Adva
     """
     ratio = parse_ratio(options.ratio)
     out = None if out == "-" else out
-    carrier = _open_table(source, options) if is_table(source) else _open_samples(source, out)
+    carrier = _open_table(source, options) if is_table(source) else _open_samples(source, out, options)
     _check_form(source, out, carrier)
     asked = {
         "kind": options.kind,
@@ -243,9 +243,11 @@ def _check_unique(hashes: Keys, table: TextTable, column: str) -> None:
     )
 
 
-def _open_samples(source: str, out: str | None) -> _Carrier:
+def _open_samples(source: str, out: str | None, options: CorruptOptions) -> _Carrier:
     from nmlcli.data.sources import open_samples
 
+    if (options.label_column, options.id_column) != ("label", "id"):
+        raise UsageError(f"{source} is no table", "leave --label-column and --id-column out")
     samples = open_samples(source)
     if samples.labels is None or samples.classes is None:
         raise InvalidInput(f"{source} has no labels", "give a labelled set")
@@ -281,8 +283,8 @@ def _write_stats(path: str, labelled: _Labelled, noisy: NDArray[np.int64], noise
     classes, clean = labelled.classes, labelled.labels
     pairs, counts = np.unique(clean * len(classes) + noisy, return_counts=True)
     transitions: dict[str, dict[str, int]] = {name: {} for name in classes}
-    for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
-        transitions[classes[pair // len(classes)]][classes[pair % len(classes)]] = count
+    for pair, rows in zip(pairs.tolist(), counts.tolist(), strict=True):
+        transitions[classes[pair // len(classes)]][classes[pair % len(classes)]] = rows
     by_class = {}
     for name, row in transitions.items():
         of = sum(row.values())
