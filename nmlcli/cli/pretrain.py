@@ -71,11 +71,14 @@ def pretrain(
         typer.Option(metavar="N", min=0, help="Epochs in which it rises.", rich_help_panel=_TRAINING),
     ] = 0,
     weight_decay: Annotated[
-        float, typer.Option(min=0, help="Not of biases and norms.", rich_help_panel=_TRAINING)
+        float,
+        typer.Option(metavar="W", min=0, help="Not of biases and norms.", rich_help_panel=_TRAINING),
     ] = 5e-4,
     momentum: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Of optimisers that have one.", rich_help_panel=_TRAINING),
+        typer.Option(
+            metavar="M", min=0, max=1, help="Of optimisers that have one.", rich_help_panel=_TRAINING
+        ),
     ] = 0.9,
     clip: Annotated[
         float | None,
@@ -112,11 +115,15 @@ def pretrain(
     ] = 0.5,
     scale: Annotated[
         float,
-        typer.Option(min=0.01, max=1, help="Smallest part of a crop.", rich_help_panel=_IMAGES),
+        typer.Option(
+            metavar="SHARE", min=0.01, max=1, help="Smallest part of a crop.", rich_help_panel=_IMAGES
+        ),
     ] = 0.08,
     color_jitter: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Crops vary in colour by 1 ± this.", rich_help_panel=_IMAGES),
+        typer.Option(
+            metavar="J", min=0, max=1, help="Crops vary in colour by 1 ± this.", rich_help_panel=_IMAGES
+        ),
     ] = 0.0,
     auto_augment: Annotated[
         str | None,
@@ -145,7 +152,13 @@ def pretrain(
     ] = 0.0,
     label_smoothing: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Spread this over all classes.", rich_help_panel=_TARGETS),
+        typer.Option(
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Spread this over all classes.",
+            rich_help_panel=_TARGETS,
+        ),
     ] = 0.0,
     labels: Labels = None,
     limit: Limit = None,
@@ -173,9 +186,10 @@ def pretrain(
     )  # fmt: skip
     options = PretrainOptions(
         source=source, validation=val, epochs=epochs, batch_size=batch_size, opt=opt, lr=lr,
-        sched=sched, warmup_epochs=warmup_epochs, weight_decay=weight_decay, momentum=momentum, clip=clip,
-        size=size, augment=augment, strength=Strength(scale, hflip, color_jitter, auto_augment, reprob),
-        mixup=mixup, cutmix=cutmix, label_smoothing=label_smoothing, ema=ema, precision=precision,
+        sched=sched, warmup_epochs=warmup_epochs, weight_decay=weight_decay, momentum=momentum,
+        clip=clip, size=size, augment=augment,
+        strength=Strength(scale, hflip, color_jitter, auto_augment, reprob), mixup=mixup, cutmix=cutmix,
+        label_smoothing=label_smoothing, ema=ema, precision=precision,
         seed=seed, workers=workers, resume=resume, log=log, reuse=reuse,
     )  # fmt: skip
     with render.progress("pretrain", quiet) as advance:

@@ -115,7 +115,10 @@ def _with_file(architecture: str, weights: Path, size: int | None) -> Module:
         found = state.get(f"{name}.weight")
         widths = [found.shape[0]] if found is not None else [config.num_classes if config else 0, 0]
     except (*_UNFIT, OSError) as error:
-        raise InvalidInput(f"{weights} holds no weights that can be read: {_brief(error)}") from error
+        raise InvalidInput(
+            f"{weights} holds no weights that can be read safely",
+            "bring safetensors, or a state dict and nothing else",
+        ) from error
     for width in widths:
         overlay = {"file": str(weights), "num_classes": width, "label_offset": 0}
         try:
@@ -132,15 +135,17 @@ def _with_file(architecture: str, weights: Path, size: int | None) -> Module:
 
 def _with_hub(architecture: str, size: int | None) -> Module:
     """Load the hub's weights, from its cache where they are there."""
-    if not _hub_answers():  # else huggingface_hub tries again and again for 40 seconds
+    reached = _hub_answers()
+    if not reached:  # else huggingface_hub tries again and again for 40 seconds
         huggingface_hub.constants.HF_HUB_OFFLINE = True
     try:
         module: Module = timm.create_model(
             architecture, pretrained=True, **_size_argument(architecture, size)
         )
     except (OSError, RuntimeError) as error:
+        why = _brief(error) if reached else "it cannot be reached"
         raise NmlError(
-            f"the weights of {architecture} cannot be fetched from the hub ({_brief(error)})",
+            f"the weights of {architecture} cannot be fetched from the hub ({why})",
             f"bring their file and name it: timm:{architecture}@FILE",
         ) from error
     return module
