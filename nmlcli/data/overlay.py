@@ -1,8 +1,11 @@
 """What is laid over a set or taken from it: labels by id, a domain, classes, the first N."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nmlcli.data.listing import Listing
 from nmlcli.errors import InvalidInput, UsageError, first
@@ -73,14 +76,19 @@ def lay_labels(listing: Listing, labels: Labels, everything: Listing) -> Listing
         clean = (
             listing.labels if clean is None else renumber(clean, labels.classes, classes, labels.source)
         )
-    facts = labels.noise
-    if clean is not None:
-        recounted = noise_facts(None, None, numbers, clean, None)
-        facts = {**recounted, **(facts or {}), **{key: recounted[key] for key in _COUNTED}}
+    facts = labels.noise if clean is None else recount(labels.noise, numbers, clean)
     parents = (*listing.parents, labels.record) if labels.record is not None else listing.parents
     return replace(
         listing, labels=numbers, clean_labels=clean, classes=classes, noise=facts, parents=parents
     )
+
+
+def recount(
+    noise: Mapping[str, Any] | None, labels: NDArray[np.int64], clean_labels: NDArray[np.int64]
+) -> dict[str, Any]:
+    """What is known of a noise, with its extent counted anew for a selection of samples."""
+    counted = noise_facts(None, None, labels, clean_labels, None)
+    return {**counted, **(noise or {}), **{key: counted[key] for key in _COUNTED}}
 
 
 def _selected(labels: Labels, listing: Listing, everything: Listing) -> Labels:
