@@ -147,8 +147,8 @@ def _names(labelled: _Labelled, noisy: NDArray[np.int64], advance: Advance) -> I
     for start in range(0, len(noisy), _BLOCK):
         block = noisy[start : start + _BLOCK]
         stays = block == labelled.labels[start : start + _BLOCK]
-        yield from names[np.where(stays, len(names) - 1, block)].tolist()
         advance(start + len(block), len(noisy))
+        yield from names[np.where(stays, len(names) - 1, block)].tolist()
 
 
 def _check_form(source: str, out: str | None, carrier: _Carrier) -> None:
