@@ -21,7 +21,8 @@ from nmlcli.provenance import (
 
 RECORD = Record(
     "features", "0" * 32, "embed", options={"dtype": "float32"}, classes=("ant", "bée"), rows=5,
-    columns=3, data={"name": "shapes:test"}, model={"name": "resnet18", "seed": 1, "noise": {"realised": 0.3}},
+    columns=3, data={"name": "shapes:test"},
+    model={"name": "resnet18", "seed": 1, "noise": {"realised": 0.3}},
     noise={"kind": "symmetric", "requested": 0.2, "realised": 0.2, "flipped": 1, "of": 5, "seed": 0},
     parents=({"kind": "checkpoint", "identity": "1" * 32, "command": "pretrain"},),
     extra={"a": [1, None]},

@@ -147,14 +147,27 @@ def answer(
     columns: the keys that the table shows, in order (default: all that a row has a value for). Rows
     that do not fit beside each other are shown as cards, key by key.
     """
-    if as_json and as_table:
-        raise UsageError("--json and --table exclude each other", "give one of them")
-    if as_table or (sys.stdout.isatty() and not as_json):
+    if _for_people(as_json, as_table):
         _draw(_fitting(list(rows), columns))
         return
     for row in rows:
         sys.stdout.write(f"{to_json(row)}\n")
         sys.stdout.flush()
+
+
+def cards(rows: Iterable[Row], flat: Iterable[Row], as_json: bool, as_table: bool) -> None:
+    """Write rows to stdout as cards, key by key, on a terminal, else their flat form as JSON Lines."""
+    if _for_people(as_json, as_table):
+        for row in rows:
+            _draw([_card(row, list(row)), ""])
+    else:
+        answer(flat, as_json=True)
+
+
+def _for_people(as_json: bool, as_table: bool) -> bool:
+    if as_json and as_table:
+        raise UsageError("--json and --table exclude each other", "give one of them")
+    return as_table or (sys.stdout.isatty() and not as_json)
 
 
 def compared(
@@ -166,7 +179,7 @@ def compared(
     as_table: bool,
 ) -> None:
     """Write a comparison to stdout: its table with remarks on a terminal, else its flat rows."""
-    if as_table or (sys.stdout.isatty() and not as_json):
+    if _for_people(as_json, as_table):
         _draw([_grid(header, rows), *_remarks(remarks)])
     else:
         answer(flat, as_json=True)

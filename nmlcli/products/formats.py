@@ -164,7 +164,9 @@ def open_container(source: str, wanted: str = "product") -> "Container":
     suffix = path.suffix.lower()
     if suffix in TABLES:
         raise InvalidInput(f"{source} holds a table, not {'a ' * (wanted != 'features')}{wanted}")
-    return FORMATS[choose(source)].open(source)
+    if suffix not in FORMATS:
+        raise InvalidInput(f"{source} is no product", f"those end in {', '.join(FORMATS)}")
+    return FORMATS[suffix].open(source)
 
 
 def choose(name: str) -> str:

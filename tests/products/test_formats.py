@@ -139,7 +139,7 @@ def test_errors_of_names(tmp_path):
     assert message("y.h5") == "y.h5: no such file"
     assert message("x.csv") == "x.csv holds a table, not features"
     assert message("x.csv", read_head) == "x.csv holds a table, not a head"
-    assert message("x.pt") == "x.pt: no format has the suffix .pt: use .safetensors, .h5, .hdf5"
+    assert message("x.pt") == "x.pt is no product: those end in .safetensors, .h5, .hdf5"
     assert message("x.safetensors").startswith("x.safetensors is HDF5, not safetensors")
     assert message("foreign.safetensors") == "foreign.safetensors has no features: it holds nothing"
     assert message("foreign.safetensors", read_head).startswith("foreign.safetensors has no nml record")
