@@ -88,7 +88,7 @@ def compare(
     groups: dict[Key, list[Line]] = {}
     for line in results:
         groups.setdefault(_values(line, down), []).append(line)
-    side = _side_measures([line for line in every if line.get("kind") != "result"], down)
+    side = _side_measures(_told(every), down)
     rows = [
         GroupRow(
             key, _mean_of(group, "pretrain_realised"), side.get(_backbone_part(down, key), {}),
@@ -226,6 +226,17 @@ def _interval(sets: Mapping[str, Sequence[Line]], metric: str) -> float | None:
 def _mean_of(lines: Iterable[Line], key: str) -> float | None:
     numbers = [line[key] for line in lines if isinstance(line.get(key), (int, float))]
     return statistics.fmean(numbers) if numbers else None
+
+
+def _told(lines: Sequence[Line]) -> list[Line]:
+    """The lines that are no results; of a training log, what others tell of its network is added."""
+    known = {
+        line["backbone_identity"]: {key: line.get(key) for key in BACKBONE_KEYS}
+        for line in lines
+        if line.get("kind") != "epoch" and line.get("backbone_identity")
+    }
+    others = [line for line in lines if line.get("kind") != "result"]
+    return [{**known.get(line.get("backbone_identity"), {}), **line} for line in others]
 
 
 def _side_measures(lines: Sequence[Line], down: Sequence[str]) -> dict[Key, dict[str, float]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nmlcli import keyed
 from nmlcli.data.samples import Samples
-from nmlcli.errors import NmlError
+from nmlcli.errors import NmlError, first
 from nmlcli.models.networks import build
 from nmlcli.models.precision import PRECISIONS, autocast, device
 from nmlcli.models.preprocessing import SMALL, Normalise, of_timm
@@ -81,8 +81,15 @@ class Training:
         return self.module if self.average is None else self.average.module
 
     def weights(self) -> dict[str, Tensor]:
-        """The state dict, under timm's names."""
-        return dict(self.kept.state_dict())
+        """The state dict, under timm's names. Raises NmlError where the last step broke it."""
+        state = dict(self.kept.state_dict())
+        broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
+        if broken:
+            raise NmlError(
+                f"the weights are not finite after the last step ({first(broken)})",
+                "lower the learning rate, or train in float32",
+            )
+        return state
 
     def run(self, identity: str, state: Path | None, advance: Advance) -> Measured:
         """Train; returns the last epoch's loss and accuracies. state: the file to go on from."""
@@ -104,7 +111,7 @@ class Training:
             self.images.hold(advance)
         if self.validation is not None:
             self.validation.hold(advance)
-        record = EpochLog(options.log, start, self.steps * self.batch_size)
+        record = EpochLog(options.log, identity, start, self.steps * self.batch_size)
         shown: Measured = {}
 
         def after_epoch(epoch: int, means: Measured) -> None:
@@ -190,8 +197,9 @@ class Training:
 class EpochLog:
     """A JSON line for each epoch. Lines of epochs that are run again are dropped."""
 
-    def __init__(self, name: str | None, start: int, images: int) -> None:
+    def __init__(self, name: str | None, identity: str, start: int, images: int) -> None:
         self.path = None if name is None else Path(name)
+        self.facts = {"kind": "epoch", "backbone_identity": identity}
         self.images, self.since, self.seconds = images, time.monotonic(), 0.0
         if self.path is None:
             return
@@ -209,7 +217,7 @@ class EpochLog:
         """Append the line of an epoch, counted from 1, with its speed."""
         speed = round(self.images / self.seconds, 1)
         values = {"images_per_second": speed, "seconds": round(self.seconds, 3)}
-        line = json.dumps({"epoch": epoch, **means, "lr": lr, **values})
+        line = json.dumps({**self.facts, "epoch": epoch, **means, "lr": lr, **values})
         log.debug("epoch %d: %s", epoch, line)
         if self.path is not None:
             with self.path.open("a") as file:

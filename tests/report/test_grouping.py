@@ -127,8 +127,8 @@ def test_side_measures_come_from_spectra_and_the_last_epoch():
         result(0.8), result(0.7, 0.3),
         {"kind": "spectrum", "task": "textures", "sve": 3.0, "lsvr": 2.0, **backbone(0.0)},
         {"kind": "spectrum", "task": "glyphs", "sve": 5.0, "lsvr": 4.0, **backbone(0.0)},
-        {"kind": "epoch", "epoch": 1, "val_accuracy": 0.1, **backbone(0.3)},
-        {"kind": "epoch", "epoch": 2, "val_accuracy": 0.6, **backbone(0.3)},
+        {"kind": "epoch", "epoch": 1, "val_accuracy": 0.1, "backbone_identity": "b0.3-0"},
+        {"kind": "epoch", "epoch": 2, "val_accuracy": 0.6, "backbone_identity": "b0.3-0"},
     ]  # fmt: skip
     clean, noisy = compare(lines).rows
     assert clean.measures == {"sve": 4.0, "lsvr": 3.0}

@@ -16,7 +16,7 @@ LINES = [
     result(0.7, 0.3), result(0.45, 0.3, role="ood", domain="sketch"),
     result(0.75, 0.3, method="nmtune"), result(0.5, 0.3, method="nmtune", role="ood", domain="sketch"),
     {"kind": "spectrum", "sve": 4.0, "lsvr": 3.0, **backbone(0.0)},
-    {"kind": "epoch", "val_accuracy": 0.9, **backbone(0.0)},
+    {"kind": "epoch", "val_accuracy": 0.9, "backbone_identity": "b0.0-0"},
 ]  # fmt: skip
 
 
