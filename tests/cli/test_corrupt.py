@@ -26,7 +26,7 @@ def table(tmp_path):
         (("--ratio", ".1", "--kind", "symetric"), 2, "did you mean symmetric?"),
         (("--ratio", ".1", "--draw", "exactly"), 2, "did you mean exact?"),
         (("--ratio", ".1", "--label-column", "y"), 1, "no column y, but id, label"),
-        (("--ratio", ".1", "-o", "none/there.csv"), 1, "folder none does not exist"),
+        (("--ratio", ".1", "-o", "none/there.csv"), 1, "none does not exist"),
         (("--ratio", ".1", "-o", "o.tsv"), 2, "end the name in .csv"),
     ],
 )

@@ -149,7 +149,7 @@ def test_statistics(table, tmp_path):
 
 
 def test_reuse(table, tmp_path, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="nmlcli")
     out = tmp_path / "noisy.csv"
     record, _ = made(table, out, ratio="0.2", reuse=True)
     written = out.stat().st_ino
