@@ -116,7 +116,7 @@ def write_checkpoint(out: str | None, checkpoint: "Checkpoint") -> None:
     if _is_stream(out):
         save_checkpoint(checkpoint, binary_stdout())
         return
-    if choose(str(out)) != ".safetensors":
+    if _suffix(str(out)) != ".safetensors":
         raise UsageError(f"a checkpoint cannot be written to {out}", "use .safetensors")
     with replacing(str(out)) as path, path.open("wb") as file:
         save_checkpoint(checkpoint, file)
@@ -209,17 +209,21 @@ def binary_stdout() -> BinaryIO:
 
 
 def _write(out: str | None, record: Record, arrays: "Arrays", rows: "Rows | None" = None) -> None:
-    if out is None or out == "-":
+    if _is_stream(out):
         from nmlcli.products.stream import write_safetensors
 
         file = binary_stdout()
         write_safetensors(file, record, arrays, rows)
         file.flush()
         return
-    path = Path(out)
-    suffix = ".safetensors" if path.exists() and not path.is_file() else choose(out)
-    with replacing(out) as temporary:
-        FORMATS[suffix].write(temporary, record, arrays, rows)
+    row = FORMATS[_suffix(str(out))]
+    with replacing(str(out)) as path:
+        row.write(path, record, arrays, rows)
+
+
+def _suffix(out: str) -> str:
+    """The suffix that decides how a file is written; a pipe or device gets a safetensors stream."""
+    return ".safetensors" if Path(out).exists() and not Path(out).is_file() else choose(out)
 
 
 def _is_stream(out: str | None) -> bool:

@@ -192,6 +192,7 @@ def test_named_pipes_are_streams(tmp_path):
     thread.join()
     assert (tmp_path / "pipe.h5").is_fifo()
     write_features("/dev/null", make_features())
+    write_checkpoint("/dev/null", make_checkpoint())
 
 
 def test_a_damaged_source_leaves_the_older_output(tmp_path):
