@@ -102,7 +102,7 @@ def train(
     def batches(epoch: int) -> Iterator[Batch]:
         order = torch.from_numpy(keyed.permutation(rows, seed, f"order/{epoch}"))
         for index in torch.split(order[: steps * size], size):
-            yield features[index], labels[index]
+            yield features.index_select(0, index), labels.index_select(0, index)
 
     optimiser = torch.optim.AdamW(
         head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
