@@ -117,7 +117,7 @@ class Delimited:
         width = len(self.columns)
         if b'"' in chunk or width == 1 or chunk.count(b"\r") not in (0, len(lines)):
             return None
-        if chunk.count(b"\n") != len(lines):
+        if chunk.count(b"\n") != len(lines) or self.data[stop : stop + 1] in (b"\r", b"\n"):
             return None
         if set(map(bytes.count, lines, repeat(self._delimiter))) != {width - 1}:
             return None

@@ -95,6 +95,15 @@ def test_relabelling_changes_one_column_and_adds_one(case, data):
     assert read == [[*columns, "clean"], *wanted]
 
 
+def test_blank_lines_between_any_two_rows(chunks):
+    text = b"a,b\n" + b"".join(b"%d,x%s" % (i, b"\r\n" * (1 + i % 4)) for i in range(100))
+    table = Delimited(text, "t.csv")
+
+    assert all_rows(table) == [[str(i), "x"] for i in range(100)]
+    product = b"".join(table.relabelled("b", iter([None] * 100), "c"))
+    assert product == text.replace(b",b\n", b",b,c\n").replace(b",x", b",x,x")
+
+
 def test_every_other_byte_stays(chunks):
     text = (
         b'\xef\xbb\xbf"id";label;"text"\r\n007;"a";"x ""y""\n z"\r\n\r\n 1e5;b;\xff\r\n'
