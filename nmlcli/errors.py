@@ -7,6 +7,9 @@ NmlError                 1  the run failed: bad data, a file that cannot be read
 Terminated             143  SIGTERM, as an exception, so that temporary files are removed
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class NmlError(Exception):
     """A failure that the user can understand: what is wrong and what to do.
@@ -28,11 +31,11 @@ class UsageError(NmlError):
     exit_code = 2
 
 
-class InvalidInput(NmlError):
+class InvalidInput(NmlError):  # noqa: N818
     """An input is damaged, of the wrong kind, or does not fit another one."""
 
 
-class ThresholdMissed(NmlError):
+class ThresholdMissed(NmlError):  # noqa: N818
     """A result is below the threshold that was asked for."""
 
     exit_code = 3
@@ -48,3 +51,11 @@ def first(values: "list[str] | tuple[str, ...]", count: int = 3) -> str:
     """Name the first few of many, for a message: `a, b, c and 14 more`."""
     named = ", ".join(values[:count])
     return f"{named} and {len(values) - count} more" if len(values) > count else named
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """What to do about a word that is none of the known ones: take the nearest, else one of them."""
+    names = {name.lower(): name for name in known}
+    if near := get_close_matches(word.lower(), names, n=1):
+        return f"did you mean {names[near[0]]}?"
+    return f"choose from {', '.join(names.values())}" if len(names) <= 20 else ""

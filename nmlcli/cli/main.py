@@ -1,6 +1,5 @@
 """The start of `nml`: its commands, and the one place where errors and signals become an exit code."""
 
-import importlib
 import logging
 import os
 import signal
@@ -9,13 +8,21 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
+from nmlcli.cli.corrupt import corrupt
+from nmlcli.cli.data import data
+from nmlcli.cli.embed import embed
+from nmlcli.cli.eval import eval
+from nmlcli.cli.info import info
+from nmlcli.cli.pretrain import pretrain
+from nmlcli.cli.report import report
+from nmlcli.cli.spectrum import spectrum
+from nmlcli.cli.tune import tune
 from nmlcli.cli.usage import SETTINGS, Command, Group, reworded
 from nmlcli.errors import NmlError, Terminated
 from nmlcli.version import __version__
@@ -47,14 +54,15 @@ def nml(
     """What label noise in pre-training does to a model downstream, and how to repair it."""
 
 
-# Until every command is there, those that are.
-for _name in ("corrupt", "pretrain", "embed", "spectrum", "tune", "eval", "report", "info", "data"):
-    if (Path(__file__).parent / f"{_name}.py").exists():
-        _command = getattr(importlib.import_module(f"nmlcli.cli.{_name}"), _name)
-        if isinstance(_command, typer.Typer):
-            app.add_typer(_command, name=_name)
-        else:
-            app.command(_name, cls=Command, no_args_is_help=False)(_command)
+app.command(cls=Command)(corrupt)
+app.command(cls=Command)(pretrain)
+app.command(cls=Command)(embed)
+app.command(cls=Command)(spectrum)
+app.command(cls=Command)(tune)
+app.command(cls=Command)(eval)
+app.command(cls=Command)(report)
+app.command(cls=Command)(info)
+app.add_typer(data, name="data")
 
 
 def main() -> NoReturn:
@@ -72,7 +80,7 @@ def run(arguments: Sequence[str]) -> int:
     command = typer.main.get_command(app)
     if COMPLETING in os.environ:
         command.main(prog_name="nml")
-    name = _name_of(arguments)
+    name = _name_of(command, arguments)
     with _remarks(name):
         try:
             with command.make_context("nml", list(arguments) or ["--help"]) as context:
@@ -126,10 +134,15 @@ def _discard_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _name_of(arguments: Sequence[str]) -> str:
-    """`nml COMMAND` for messages, from the words before the first option."""
-    commands = {c.name for c in app.registered_commands} | {g.name for g in app.registered_groups}
-    return f"nml {arguments[0]}" if arguments and arguments[0] in commands else "nml"
+def _name_of(command: Any, arguments: Sequence[str]) -> str:
+    """`nml COMMAND` for messages, from the words that name commands."""
+    words = ["nml"]
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        words.append(word)
+    return " ".join(words)
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from nmlcli.cli.usage import GENERAL, meant
-from nmlcli.errors import NmlError, UsageError
+from nmlcli.cli.usage import GENERAL
+from nmlcli.errors import NmlError, UsageError, meant
 
 Menu = Mapping[str, Any]
 

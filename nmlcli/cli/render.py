@@ -216,12 +216,19 @@ def _draw(parts: Iterable["RenderableType"]) -> None:
 
 def _grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
     from rich import box
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     body = [list(row) for row in rows]
+    wide = sum(max(map(len, column)) + 2 for column in zip(header, *body, strict=True))
+    gap = 1 if wide - 2 <= Console(file=sys.stdout).width else 0  # beside the space that the box has
     grid = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold"
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, gap, 0, 0),
+        show_edge=False,
+        header_style="bold",
     )
     for number, name in enumerate(header):
         numeric = number > 0 and all(_looks_numeric(row[number]) for row in body)

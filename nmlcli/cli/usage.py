@@ -5,13 +5,11 @@ arguments named as the interface writes them. Usage errors become one line with 
 """
 
 import re
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from nmlcli.errors import UsageError
+from nmlcli.errors import UsageError, meant
 
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
@@ -94,16 +92,6 @@ def record(parameter: Any, ctx: "Context") -> tuple[str, str]:
 def name_of(argument: Any) -> str:
     """An argument as the interface writes it: its metavar, else its name in capitals."""
     return str(argument.metavar or argument.name.upper())
-
-
-def meant(word: str, known: Iterable[str]) -> str:
-    """The remedy for a word that is none of the known ones: the nearest, else all of them."""
-    known = list(known)
-    folded = {name.lower(): name for name in known}
-    near = get_close_matches(word.lower(), list(folded), n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {folded[near[0]]}?"
-    return f"choose from {', '.join(known)}" if len(known) <= 20 else ""
 
 
 def reworded(error: Any) -> UsageError:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nmlcli.errors import InvalidInput, UsageError, first
+from nmlcli.errors import InvalidInput, UsageError, first, meant
 
 Line = Mapping[str, Any]
 Key = tuple[Any, ...]
@@ -81,7 +81,7 @@ def compare(
         )
     keys = _checked_keys(by, results) if by else default_keys(results)
     if not any(isinstance(line.get(metric), (int, float)) for line in results):
-        raise UsageError(f"no line has a number for {metric!r}", f"choose from {_metrics(results)}")
+        raise UsageError(f"no line has a number for {metric!r}", meant(metric, _metrics(results)))
     if not partial:
         refuse_unequal(results, keys)
     down = tuple(key for key in keys if key != ACROSS)
@@ -155,13 +155,12 @@ def _checked_keys(by: Sequence[str], results: Sequence[Line]) -> tuple[str, ...]
     known = dict.fromkeys(key for line in results for key in line)
     for key in by:
         if key not in known:
-            raise UsageError(f"no line has the key {key!r}", f"choose from {', '.join(known)}")
+            raise UsageError(f"no line has the key {key!r}", meant(key, known))
     return tuple(by)
 
 
-def _metrics(results: Sequence[Line]) -> str:
-    names = {key for line in results for key, value in line.items() if isinstance(value, float)}
-    return ", ".join(sorted(names))
+def _metrics(results: Sequence[Line]) -> list[str]:
+    return sorted({key for line in results for key, value in line.items() if isinstance(value, float)})
 
 
 def _values(line: Line, keys: Iterable[str]) -> Key:
