@@ -20,7 +20,7 @@ from nmlcli.products.head import Head
 from nmlcli.products.labels import renumber
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Record, canonical, identity_of
-from nmlcli.stages.inputs import check_network, finite_blocks
+from nmlcli.stages.inputs import check_network, check_stdin, finite_blocks
 from nmlcli.stages.lines import provenance_keys
 from nmlcli.stages.scoring import MEASURED, Line, Scores, check_table, spectral
 
@@ -70,6 +70,7 @@ def evaluate(
     sources: features as FILE, NAME=FILE or `-`. A set without labels gives predictions and no line.
     Raises InvalidInput where a set does not fit a head: other network, width or classes.
     """
+    check_stdin(head, *(split_name(source)[1] for source in sources))
     heads, sets = _open_heads(head), [_open_set(source) for source in sources]
     if options.predictions is not None:
         if (len(heads), len(sets)) != (1, 1):

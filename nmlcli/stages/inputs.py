@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nmlcli.errors import InvalidInput
+from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.products.features import Features
 from nmlcli.products.formats import read_features
 from nmlcli.products.labels import Labels, align, read_labels, renumber, require_unique
@@ -62,6 +62,12 @@ class LabelledSet:
                 out[start : start + len(block)] = block
                 start += len(block)
         return out
+
+
+def check_stdin(*sources: str | None) -> None:
+    """Raise UsageError where more than one input is stdin."""
+    if sources.count("-") > 1:
+        raise UsageError("- is given twice", "stdin can be read once")
 
 
 def open_labelled(sources: Sequence[str], labels: str | None) -> LabelledSet:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nmlcli.errors import InvalidInput, UsageError
-from nmlcli.products.formats import read_features, write_head
+from nmlcli.errors import InvalidInput, NmlError, UsageError
+from nmlcli.products.formats import choose, read_features, write_head
 from nmlcli.products.head import Head
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Facts, Record, chain, identity_of
-from nmlcli.stages.inputs import LabelledSet, check_network, labels_of, open_labelled
+from nmlcli.stages.inputs import LabelledSet, check_network, check_stdin, labels_of, open_labelled
 from nmlcli.stages.reuse import up_to_date
 from nmlcli.training.loop import Means
 from nmlcli.tuning.heads import TrainableHead, accuracy, steps_per_epoch, train
@@ -67,6 +67,7 @@ def tune(
     sources: parts of one set. out: a file for one head, a folder for several, None for stdout.
     Raises UsageError for knobs that do not apply, InvalidInput for features that cannot be used.
     """
+    check_stdin(*sources, options.labels, options.validation)
     check_knobs(options.methods, options.knobs)
     scale = _parsed_scale(options.scale)
     targets = _targets(out, options)
@@ -172,9 +173,23 @@ def _targets(out: str | None, options: TuneOptions) -> list[tuple[str, int, str 
     if not folder:
         if len(pairs) > 1:
             raise UsageError(f"{len(pairs)} heads do not go into one file", "give a folder: -o DIR/")
+        _check_out(out)
         return [(*pairs[0], out)]
-    Path(str(out)).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(str(out)).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NmlError(f"cannot make the folder {out}: {error.strerror}") from error
     return [(m, s, str(Path(str(out)) / f"{m}-s{s}.safetensors")) for m, s in pairs]
+
+
+def _check_out(out: str | None) -> None:
+    """Find before any work what would stop the head from being written."""
+    if out in (None, "-") or Path(str(out)).exists():
+        return
+    choose(str(out))
+    folder = Path(str(out)).parent
+    if not folder.is_dir():
+        raise NmlError(f"folder {folder} does not exist", "make it first")
 
 
 def _job(

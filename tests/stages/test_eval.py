@@ -313,6 +313,8 @@ def test_features_that_do_not_fit_are_refused(make_features: Any, make_head: Any
 
     with pytest.raises(InvalidInput, match="0007"):
         score(head, make_features("nan.h5", classes=CLASSES, change=spoil))
+    with pytest.raises(UsageError, match="given twice"):
+        score("-", "toy=-")
     with pytest.raises(InvalidInput, match="not a head"):
         score(make_features("t.h5"), make_features("t.h5"))
 

@@ -242,6 +242,12 @@ def test_bad_features_are_refused_by_name(make_features: Any, tmp_path: Path) ->
     for scale in ("0", "-1", "nan", "inf", "big"):
         with pytest.raises(UsageError, match="--scale"):
             run(train, out, scale=scale)
+    with pytest.raises(UsageError, match="suffix"):
+        run(train, tmp_path / "head.pt")
+    with pytest.raises(NmlError, match=r"folder .*missing does not exist"):
+        run(train, tmp_path / "missing" / "head.h5")
+    with pytest.raises(UsageError, match="given twice"):
+        run("-", out, validation="-")
     with pytest.raises(NmlError, match="no such file"):
         run(str(tmp_path / "missing.h5"), out)
     assert not out.exists()
