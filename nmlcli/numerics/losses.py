@@ -89,7 +89,7 @@ def _combine(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     _check(features, transformed)
     terms: dict[str, Tensor] = {}
-    with torch.no_grad(), torch.autocast(transformed.device.type, enabled=False):
+    with torch.no_grad():  # float64 products, which autocast leaves alone
         Z = transformed.detach().to(torch.promote_types(transformed.dtype, torch.float32))
         if cov or svd:
             batch = _Batch.of(Z)

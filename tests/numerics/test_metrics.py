@@ -82,8 +82,8 @@ def test_calibration_error() -> None:
     assert metrics.expected_calibration_error(ones, right) == 0
     assert metrics.expected_calibration_error(ones, ~right) == 1
     assert metrics.expected_calibration_error(ones / 2, np.arange(10) % 2 == 0) == 0
-    edge = np.array([0.2, 0.4, 0.4, 0.0])  # 3/15 and 6/15 close their bins
-    assert metrics.expected_calibration_error(edge, edge > 0.3) == pytest.approx(0.25 * (0.2 + 1.2))
+    edge, hit = np.array([0.2, 0.19, 0.0]), np.array([True, False, False])  # 3/15 closes its bin
+    assert metrics.expected_calibration_error(edge, hit) == pytest.approx((1 - 0.39) / 3)
 
 
 @pytest.mark.parametrize(
