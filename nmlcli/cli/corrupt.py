@@ -18,6 +18,8 @@ def corrupt(
     seed: options.Seed = 0,
     label_column: options.LabelColumn = "label",
     id_column: options.IdColumn = "id",
+    limit: options.Limit = None,
+    domain: options.Domain = None,
     out: options.Out = None,
     stats: Annotated[
         str | None,
@@ -37,7 +39,7 @@ def corrupt(
     source = options.one_input(data, "a table or a set")
     asked = stage.CorruptOptions(
         ratio=ratio, kind=kind, draw=draw, seed=seed, label_column=label_column, id_column=id_column,
-        stats=stats, reuse=reuse,
+        limit=limit, domain=domain, stats=stats, reuse=reuse,
     )  # fmt: skip
     with render.progress("corrupt", quiet, draining=source == "-") as advance:
         stage.corrupt(source, out, asked, advance)

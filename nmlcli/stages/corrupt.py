@@ -42,7 +42,10 @@ _BLOCK = 8192  # rows
 
 @dataclass(frozen=True)
 class CorruptOptions:
-    """What `nml corrupt` is asked for; ratio is decimal text, so that no row is lost to rounding."""
+    """What `nml corrupt` is asked for; ratio is decimal text, so that no row is lost to rounding.
+
+    limit, domain: what is taken of a set that is no table.
+    """
 
     ratio: str
     kind: str = "symmetric"
@@ -50,6 +53,8 @@ class CorruptOptions:
     seed: int = 0
     label_column: str = "label"
     id_column: str = "id"
+    limit: int | None = None
+    domain: str | None = None
     stats: str | None = None
     reuse: bool = False
 
@@ -160,6 +165,8 @@ def _check_form(source: str, out: str | None, carrier: _Carrier) -> None:
 
 
 def _open_table(source: str, options: CorruptOptions) -> _Carrier:
+    if options.limit is not None or options.domain is not None:
+        raise UsageError(f"{source} is a table, which is kept whole", "leave --limit and --domain out")
     table = open_table(source)
     if options.label_column not in table.columns:
         raise missing_column(options.label_column, table.columns, table.source, "--label-column")
@@ -244,11 +251,11 @@ def _check_unique(hashes: Keys, table: TextTable, column: str) -> None:
 
 
 def _open_samples(source: str, out: str | None, options: CorruptOptions) -> _Carrier:
-    from nmlcli.data.sources import open_samples
+    from nmlcli.data.sources import SourceOptions, open_samples
 
     if (options.label_column, options.id_column) != ("label", "id"):
         raise UsageError(f"{source} is no table", "leave --label-column and --id-column out")
-    samples = open_samples(source)
+    samples = open_samples(source, SourceOptions(limit=options.limit, domain=options.domain))
     if samples.labels is None or samples.classes is None:
         raise InvalidInput(f"{source} has no labels", "give a labelled set")
     if samples.clean_labels is not None or (samples.noise and samples.noise["realised"]):

@@ -207,3 +207,17 @@ def test_ratios_that_leave_labels_without_meaning_are_warned_of(table, tmp_path,
     assert not caplog.records
     made(table, tmp_path / "o.csv", ratio="0.91")
     assert "no longer the likeliest" in caplog.text
+
+
+def test_the_first_samples_of_a_domain(tmp_path):
+    _, rows = made("builtin:shapes:test", tmp_path / "a.csv", ratio="0.5", limit=40, domain="sketch")
+    _, whole = made("builtin:shapes:test:sketch", tmp_path / "b.csv", ratio="0.5")
+    assert [(row["id"], row["clean_label"]) for row in rows] == [
+        (row["id"], row["clean_label"]) for row in whole[:40]
+    ]
+    assert sum(row["label"] != row["clean_label"] for row in rows) == 20
+
+
+def test_a_table_is_kept_whole(table, tmp_path):
+    with pytest.raises(UsageError, match="is a table, which is kept whole"):
+        made(table, tmp_path / "noisy.csv", ratio="0.1", limit=5)
