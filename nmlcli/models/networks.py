@@ -45,6 +45,13 @@ def require_architecture(name: str) -> None:
     raise UsageError(f"timm has no network {name!r}", remedy)
 
 
+def tagged(name: str) -> str:
+    """A name with the tag of its weights on the hub; timm takes a default one where none is given."""
+    require_architecture(name)
+    config = timm.get_pretrained_cfg(name)
+    return f"{config.architecture}.{config.tag}" if config and config.tag else name
+
+
 def build(architecture: str, num_classes: int, size: int | None, seed: int) -> Module:
     """Build a network without weights, its initial values decided by the seed alone.
 
@@ -83,12 +90,10 @@ def open_timm(architecture: str, weights: Path | None, wanted: Wanted, identity:
         module = _with_file(architecture, weights, wanted.size)
     else:
         module = _with_hub(architecture, wanted.size)
-    config = timm.get_pretrained_cfg(architecture)
-    tagged = f"{config.architecture}.{config.tag}" if config and config.tag else architecture
     return _network(
         module,
         of_timm(module, wanted.size),
-        name=architecture if wanted.random_init else tagged,
+        name=architecture if wanted.random_init or weights else tagged(architecture),
         identity=identity,
         architecture=architecture.partition(".")[0],
         seed=wanted.seed if wanted.random_init else None,

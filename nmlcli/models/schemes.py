@@ -42,7 +42,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Scheme:
-    """identify: a name to the network's identity and files, without torch. open: to the network."""
+    """identify: a name to the network's identity and files, unbuilt. open: to the network."""
 
     help: str
     identify: Callable[[str, Wanted], tuple[str, tuple[Path, ...]]]
@@ -55,7 +55,9 @@ def _identify_timm(name: str, wanted: Wanted) -> tuple[str, tuple[Path, ...]]:
         options = {"name": architecture, "random_init": True, "seed": wanted.seed}
         return identity_of("timm", 1, options, []), ()
     if weights is None:
-        return identity_of("timm", 1, {"name": architecture}, []), ()
+        from nmlcli.models.networks import tagged
+
+        return identity_of("timm", 1, {"name": tagged(architecture)}, []), ()
     return identity_of("timm", 1, {"name": architecture}, [hash_file(weights)]), (weights,)
 
 

@@ -1,7 +1,5 @@
 """Networks by name: what they are, what decides their weights, what is refused."""
 
-import sys
-
 import huggingface_hub.constants
 import pytest
 import timm
@@ -103,9 +101,6 @@ def test_a_network_with_position_embeddings_is_built_for_its_size():
         assert network.module(torch.zeros(1, 3, 32, 32)).shape == (1, 64)
 
 
-def test_the_menu_imports_no_torch():
-    import subprocess
-
-    code = "import sys, nmlcli.models.schemes, nmlcli.models.precision; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+def test_a_name_of_the_hub_means_the_same_with_its_default_tag():
+    names = (f"timm:{ARCHITECTURE}", f"timm:{ARCHITECTURE}.r160_in1k")
+    assert len({identify_network(name, Wanted())[0] for name in names}) == 1

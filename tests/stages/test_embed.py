@@ -15,6 +15,7 @@ from timm.data.transforms_factory import create_transform
 
 from nmlcli.data.sources import SourceOptions, open_samples
 from nmlcli.errors import InvalidInput, NmlError, UsageError
+from nmlcli.models.schemes import open_network
 from nmlcli.products.checkpoint import Checkpoint
 from nmlcli.products.formats import read_checkpoint, read_features, write_checkpoint
 from nmlcli.stages.embed import EmbedOptions, embed
@@ -110,6 +111,19 @@ def test_a_network_without_weights_follows_its_seed(tmp_path):
     np.testing.assert_array_equal(first.matrix(), again.matrix())
     assert not np.allclose(first.matrix(), other.matrix())
     assert first.record.model["identity"] != other.record.model["identity"]
+
+
+def test_the_untrained_twin_of_a_checkpoint_is_where_its_training_began(tmp_path, checkpoint):
+    options = PretrainOptions(
+        source=SourceOptions(limit=64), epochs=1, batch_size=16, lr=0.0, size=24, workers=0, seed=5
+    )
+    start = str(tmp_path / "start.safetensors")
+    pretrain("builtin:shapes:train", "test_resnet", start, options)
+    twin = open_network(checkpoint, random_init=True, seed=5)
+    weight = read_checkpoint(start).weights["layer1.0.conv1.weight"]
+    assert torch.equal(twin.module.state_dict()["layer1.0.conv1.weight"], weight)
+    assert twin.facts["identity"] != read_checkpoint(checkpoint).record.identity
+    assert twin.facts["data"] is None
 
 
 def test_the_record_tells_the_network_and_the_set(tmp_path, checkpoint):
