@@ -103,7 +103,7 @@ def test_garbage_no_images_links_and_a_missing_file_are_errors(tmp_path: Path, m
     for name, match in (
         ("g", "not a readable tar"),
         ("n", "holds no images"),
-        ("l", "links"),
+        ("l", "holds links where"),
         ("m", "m.tar does not exist"),
     ):
         with pytest.raises(InvalidInput, match=match):

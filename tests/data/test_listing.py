@@ -53,15 +53,18 @@ def test_a_selection_of_a_selection_reads_the_right_samples(count: int, data: st
 
 
 def test_an_identity_tells_apart_what_looks_alike_when_joined() -> None:
-    def identity(ids: list[str], **more: object) -> str:
-        return Listing("s", ids, None, None, int, **more).identity()
+    def identity(ids: list[str], labels: np.ndarray | None = None, **more: object) -> str:
+        return Listing("s", ids, labels, None, int, **more).identity()
+
+    numbers = np.array([1, 2])
 
     found = {
         identity(["a", "b"]), identity(["ab"]), identity(['a","b']), identity(["b", "a"]),
-        identity(["a", "b"], texts=["", ""]), identity(["a", "b"], sizes=np.array([1, 2])),
+        identity(["a", "b"], texts=["", ""]), identity(["a", "b"], sizes=numbers),
+        identity(["a", "b"], numbers), identity(["a", "b"], clean_labels=numbers),
         identity(["a", "b"], contents=("x",)), identity(["a", "b"], contents=("x", "")),
     }  # fmt: skip
-    assert len(found) == 8
+    assert len(found) == 10
 
 
 def test_equal_ids_are_an_error_that_names_three() -> None:
