@@ -40,6 +40,8 @@ def test_names_and_ids(tmp_path: Path) -> None:
     assert list(samples.ids) == ["a", "b", "é", "d", "e"]
     assert samples.classes == ("tom", "rex", "ant")
     assert samples.labels.tolist() == [1, 0, 1, 1, 0]
+    named = {"labels": np.array([b"rex"] * 5), "classes": np.array([b"tom", b"rex"])}
+    assert open_samples(pack(tmp_path / "n.h5", images=IMAGES, **named)).labels.tolist() == [1] * 5
     by_name = open_samples(pack(tmp_path / "q.h5", images=IMAGES, labels=names))
     assert by_name.classes == ("a", "b", "d", "e", "é")
     offsets, packed = pack_ids(list("vwxyz"))

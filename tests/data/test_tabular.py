@@ -115,6 +115,16 @@ def test_a_corrupted_table_brings_its_noise(folder, write) -> None:
     assert [record.identity for record in samples.parents] == ["i" * 32]
 
 
+def test_a_record_of_another_column_says_nothing_of_this_one(folder, write) -> None:
+    name = write("t.csv", "image,label,kind\npets/train/cat/a.png,x,u\n")
+    noise = {"kind": "symmetric", "realised": 0.0, "flipped": 0, "of": 1}
+    record = Record("labels", "i" * 32, "corrupt", {"label_column": "kind"}, ("u",), noise=noise)
+    write_sidecar(name, record)
+    samples = open_samples(name)
+    assert (samples.classes, samples.noise, samples.parents) == (("x",), None, ())
+    assert open_samples(name, SourceOptions(label_column="kind")).noise == noise
+
+
 @pytest.mark.data
 def test_a_real_table_of_texts(shared_data: Path) -> None:
     samples = open_samples(str(shared_data / "reviews" / "books-test.csv"))
