@@ -181,6 +181,13 @@ def test_a_small_file_cannot_ask_for_much_memory(tmp_path):
     refused(tmp_path / "x.h5", "not wholly there")
 
 
+def test_what_is_compressed_beyond_belief_is_refused(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        zeros = np.zeros((2**16, 2), np.float32)
+        file.create_dataset("features", data=zeros, chunks=zeros.shape, scaleoffset=1)
+    refused(tmp_path / "x.h5", "not wholly there")
+
+
 def test_compressed_foreign_features_are_read(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("embeddings", data=VALUES, chunks=(64, D), compression="gzip", shuffle=True)

@@ -45,6 +45,7 @@ def written(features):
 
 
 STREAM = written(make(clean_labels=np.array([0, 1, 0, 0, 1])))
+HEADER = STREAM[8 : 8 + struct.unpack("<Q", STREAM[:8])[0]]
 
 
 def read(data):
@@ -58,9 +59,9 @@ def split(stream):
     return json.loads(stream[8 : 8 + length]), stream[8 + length :]
 
 
-def joined(header, data, pad=True):
+def joined(header, data):
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    text += b" " * (-len(text) % 8 if pad else 0)
+    text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + data
 
 
@@ -208,7 +209,7 @@ def change(**entries):
         joined(b"[" * 100_000, b""),
         joined(b"\xff\xfe", b""),
         joined(b' {"a":1}', b""),
-        joined(split(STREAM)[0], split(STREAM)[1], pad=False)[:0] + b"\x03\0\0\0\0\0\0\0{} ",
+        struct.pack("<Q", len(HEADER) + 1) + HEADER + b" " + STREAM[8 + len(HEADER) :],
         struct.pack("<Q", 100_000_001) + b"{" * 100,
         b"id,label\n1,2\n3,4\n",
         b"\x89HDF\r\n\x1a\n" + bytes(100),
@@ -216,6 +217,18 @@ def change(**entries):
 )
 def test_damaged_headers_are_refused(stream):
     refused(stream, "stdin")
+
+
+def test_arrays_that_are_not_aligned_are_refused():
+    out, packed = io.BytesIO(), np.frombuffer(b"abcde\0\0\0", np.uint8)
+    arrays = {"ids_offsets": np.arange(6), "features": VALUES, "ids_bytes": packed}
+    write_safetensors(out, RECORD, arrays)
+    refused(out.getvalue(), "multiples of 8")
+    header = {
+        "x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+        "features": {"dtype": "F32", "shape": [1, 1], "data_offsets": [1, 5]},
+    }
+    refused(joined(header, b"12345"), "features is not aligned")
 
 
 def test_names_that_stand_twice_are_refused():
