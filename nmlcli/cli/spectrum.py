@@ -59,5 +59,5 @@ def spectrum(
     sources = inputs(features, "FEATURES")
     options = SpectrumOptions(preset=preset, center=center, results=results, reuse=reuse)
     with render.progress("spectrum", quiet, draining="-" in sources) as advance:
-        rows = measure(sources, out, options, advance)
-        render.answer(rows, as_json, as_table, _WHOLE if len(sources) <= 3 else _SHORT)
+        rows = list(measure(sources, out, options, advance))
+    render.answer(rows, as_json, as_table, _WHOLE if len(sources) <= 3 else _SHORT)

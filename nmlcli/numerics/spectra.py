@@ -1,9 +1,9 @@
 """Singular values of features, from one pass over blocks of rows, in float64.
 
-Notation: X [N, D] the prepared rows, d = min(N, D). Small or wide X is held and decomposed; of tall X
-only sums outlive a block. Values below the tolerance are rounding and are set to 0: relative to the
-largest, max(N, D) · eps for a decomposition (numpy's rule for ranks), sqrt(size · eps) for a Gram
-matrix, whose forming costs half the digits.
+Notation: X [N, D] the prepared rows, d = min(N, D). Small or wide X is held, and decomposed where it
+is small and ill-conditioned; of tall X only sums outlive a block. Values below the tolerance are
+rounding and are set to 0: relative to the largest, max(N, D) · eps for a decomposition (numpy's rule
+for ranks), sqrt(size · eps) for a Gram matrix, whose forming costs half the digits.
 """
 
 import math
@@ -19,8 +19,9 @@ from nmlcli.numerics.measures import Preparation
 Float64 = NDArray[np.float64]
 Block = NDArray[np.float32] | NDArray[np.float16] | Float64
 
-HELD = 2**21  # values of X that are held, where it is not wide: 16 MiB
-DECOMPOSED = 2**25  # N · D · d up to which X is decomposed: a Gram matrix is 5 to 20 times faster
+HELD = 2**20  # values of X that are held, where it is not wide: 8 MiB
+DECOMPOSED = 2**26  # N · D · d of the largest X that is decomposed: on busy cores that is very slow
+CLEAR = 1e-5  # a Gram matrix with no singular value below this share is as good as a decomposition
 EPS = float(np.finfo(np.float64).eps)
 CENTRING = 8 * EPS  # centred values below this share of ‖X‖ are what taking the means off left over
 
@@ -44,8 +45,11 @@ class HeldRows:
         if center:
             floor = CENTRING * float(np.linalg.norm(matrix))
             matrix = matrix - matrix.mean(axis=0)
-        if not _is_small(*matrix.shape):
-            return _of_gram(matrix @ matrix.T, floor)
+        gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
+        values, tolerance = _of_gram(gram, floor)
+        large = matrix.size * min(matrix.shape) > DECOMPOSED
+        if large or values[-1] > CLEAR * values[0]:
+            return values, tolerance
         values = np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)
         return _cut(values, max(matrix.shape) * EPS, floor)
 
@@ -112,7 +116,7 @@ class Accumulator:
     """
 
     def __init__(self, rows: int, columns: int, preparation: Preparation | None = None) -> None:
-        held = rows <= columns or _is_small(rows, columns)
+        held = rows <= columns or rows * columns <= HELD
         self.sums: Sums = HeldRows(rows, columns) if held else GramSums(columns)
         self.zero_rows = 0
         self._prepare: Callable[[Float64], int] | None = preparation.prepare if preparation else None
@@ -158,10 +162,6 @@ class Spectrum:
     def centred(self) -> Float64:
         """Singular values [d] of X less its column means, whatever `center` is."""
         return self.values if self.center else self.sums.singular_values(True)[0]
-
-
-def _is_small(rows: int, columns: int) -> bool:
-    return rows * columns <= HELD and rows * columns * min(rows, columns) <= DECOMPOSED
 
 
 def _of_gram(gram: Float64, floor: float = 0.0) -> tuple[Float64, float]:
