@@ -183,8 +183,11 @@ def test_a_small_file_cannot_ask_for_much_memory(tmp_path):
 
 def test_what_is_compressed_beyond_belief_is_refused(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
-        zeros = np.zeros((2**16, 2), np.float32)
-        file.create_dataset("features", data=zeros, chunks=zeros.shape, scaleoffset=1)
+        twice = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        twice.set_deflate(9)
+        twice.set_deflate(9)
+        shape = (2**16, 2)
+        file.create_dataset("features", shape, np.float32, chunks=shape, dcpl=twice)[:] = 0
     refused(tmp_path / "x.h5", "not wholly there")
 
 
