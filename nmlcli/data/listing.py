@@ -6,7 +6,7 @@ covers what the samples are. How a file is read belongs to its source.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nmlcli.data.samples import Samples, SetName
 from nmlcli.errors import InvalidInput, first
-from nmlcli.products.labels import number, require_unique
+from nmlcli.products.labels import noise_facts, number, require_unique
 from nmlcli.provenance import Record, canonical
 
 if TYPE_CHECKING:
@@ -59,11 +59,17 @@ class Listing:
         def at(values: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
             return None if values is None else values[rows]
 
+        noise, labels, clean = self.noise, at(self.labels), at(self.clean_labels)
+        if noise is not None and labels is not None:
+            known_clean = labels if noise.get("flipped") == 0 else None
+            counted_from = clean if clean is not None else known_clean
+            noise = noise if counted_from is None else recount(noise, labels, counted_from)
         return replace(
             self,
+            noise=noise,
             ids=of(self.ids) or [],
-            labels=at(self.labels),
-            clean_labels=at(self.clean_labels),
+            labels=labels,
+            clean_labels=clean,
             read=Selected(self.read, rows),
             read_many=self.read_many and SelectedMany(self.read_many, rows),
             sizes=at(self.sizes),
@@ -106,6 +112,17 @@ class Listing:
             digest.update(len(part).to_bytes(8, "little"))  # so that no two splits of bytes are alike
             digest.update(part)
         return digest.hexdigest()[:32]
+
+
+_COUNTED = ("realised", "flipped", "of")  # of a noise, what depends on the samples selected
+
+
+def recount(
+    noise: Mapping[str, Any] | None, labels: NDArray[np.int64], clean_labels: NDArray[np.int64]
+) -> dict[str, Any]:
+    """What is known of a noise, with its extent counted anew for a selection of samples."""
+    counted = noise_facts(None, None, labels, clean_labels, None)
+    return {**counted, **(noise or {}), **{key: counted[key] for key in _COUNTED}}
 
 
 @dataclass(frozen=True)

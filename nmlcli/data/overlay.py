@@ -1,17 +1,12 @@
 """What is laid over a set or taken from it: labels by id, a domain, classes, the first N."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nmlcli.data.listing import Listing
+from nmlcli.data.listing import Listing, recount
 from nmlcli.errors import InvalidInput, UsageError, first
-from nmlcli.products.labels import Labels, align, noise_facts, renumber
-
-_COUNTED = ("realised", "flipped", "of")  # of a noise, what depends on the samples selected
+from nmlcli.products.labels import Labels, align, renumber
 
 
 def select_domain(listing: Listing, domain: str) -> Listing:
@@ -81,14 +76,6 @@ def lay_labels(listing: Listing, labels: Labels, everything: Listing) -> Listing
     return replace(
         listing, labels=numbers, clean_labels=clean, classes=classes, noise=facts, parents=parents
     )
-
-
-def recount(
-    noise: Mapping[str, Any] | None, labels: NDArray[np.int64], clean_labels: NDArray[np.int64]
-) -> dict[str, Any]:
-    """What is known of a noise, with its extent counted anew for a selection of samples."""
-    counted = noise_facts(None, None, labels, clean_labels, None)
-    return {**counted, **(noise or {}), **{key: counted[key] for key in _COUNTED}}
 
 
 def _selected(labels: Labels, listing: Listing, everything: Listing) -> Labels:

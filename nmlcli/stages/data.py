@@ -19,7 +19,7 @@ from nmlcli import keyed
 from nmlcli.atomic import replacing
 from nmlcli.data.contact import MOST, contact_sheet
 from nmlcli.data.generated.menu import GENERATORS
-from nmlcli.data.overlay import recount
+from nmlcli.data.listing import recount
 from nmlcli.data.samples import Samples
 from nmlcli.data.sources import SourceOptions, open_samples
 from nmlcli.errors import InvalidInput, NmlError, UsageError, first

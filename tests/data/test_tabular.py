@@ -112,6 +112,8 @@ def test_a_corrupted_table_brings_its_noise(folder, write) -> None:
     samples = open_samples(name)
     assert samples.noise == noise
     assert samples.classes == ("x", "y", "z")
+    few = open_samples(name, SourceOptions(limit=1))
+    assert few.noise == {**noise, "draw": None, "realised": 0.0, "flipped": 0, "of": 1}
     assert [record.identity for record in samples.parents] == ["i" * 32]
 
 

@@ -42,7 +42,7 @@ def test_show_draws_a_picture_to_a_file_or_stdout(tmp_path: Path, monkeypatch, c
     assert Image.open(out).height == 18 * 36
     assert run(["data", "show", SMALL, "-o", str(tmp_path / "sheet.jpg")]) == 2
     assert capsys.readouterr().err == (
-        f"nml data: {tmp_path}/sheet.jpg is no name of a picture: end it with .png\n"
+        f"nml data show: {tmp_path}/sheet.jpg is no name of a picture: end it with .png\n"
     )
     piped = io.TextIOWrapper(io.BytesIO())
     monkeypatch.setattr(sys, "stdout", piped)
