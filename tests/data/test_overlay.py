@@ -36,6 +36,8 @@ def test_an_unlabelled_set_takes_the_classes_of_the_table(tmp_path: Path, make, 
     assert (samples.clean_labels, samples.noise) == (None, None)
     few = open_samples(flat, SourceOptions(labels=table, classes=("2",), limit=1))
     assert (list(few.ids), few.classes) == (["b"], ("2",))
+    both = open_samples(flat, SourceOptions(labels=table, classes=("2", "10"), limit=1))
+    assert (list(both.ids), both.classes) == (["a"], ("2", "10"))
 
 
 @pytest.mark.parametrize(
