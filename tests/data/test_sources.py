@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,13 @@ def test_generated_sets_are_named_alike_however_they_are_written() -> None:
     assert sketch.identity == open_samples("builtin:shapes:test:sketch").identity != plain.identity
     assert sketch.ids == plain.ids
     assert str(open_samples("builtin:textures:train").name) == "textures:train"
+
+
+def test_other_pixels_are_another_set(monkeypatch) -> None:
+    before = open_samples("builtin:glyphs:val").identity
+    later = replace(GENERATORS["glyphs"], revision=GENERATORS["glyphs"].revision + 1)
+    monkeypatch.setitem(GENERATORS, "glyphs", later)
+    assert open_samples("builtin:glyphs:val").identity != before
 
 
 @pytest.mark.parametrize(

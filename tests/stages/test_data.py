@@ -113,6 +113,7 @@ def test_split_parts_are_sets_that_make_up_the_whole(tmp_path: Path, folder: str
         assert part.labels.tolist() == whole.labels[rows].tolist()
         assert (np.asarray(part.read(0)) == np.asarray(whole.read(rows[0]))).all()
     first = (tmp_path / "s" / "val.csv").read_bytes()
+    assert first.splitlines()[1].startswith(b"../glyphs/sign")  # products hold no absolute path
     split(folder, parse_parts("train=.8,val=.2"), str(tmp_path / "s"), SourceOptions())
     assert (tmp_path / "s" / "val.csv").read_bytes() == first
     split(folder, parse_parts("train=.8,val=.2"), str(tmp_path / "s"), SourceOptions(), seed=1)
