@@ -18,16 +18,15 @@ def info(
 ) -> None:
     """Say what a product is and what it came from, by its header alone.
 
-    Of two files on a terminal: what they differ in.
+    Of two files of one kind, on a terminal: what they differ in.
     """
     from nmlcli.stages.info import describe, differences, worded
 
-    sources = inputs(files, "FILE")
-    if len(sources) == 2:
-        pair = [describe(source) for source in sources]
-        rows = differences(*pair)
+    facts = [describe(source) for source in inputs(files, "FILE")]
+    if len(facts) == 2 and facts[0]["kind"] == facts[1]["kind"]:
+        rows = differences(*facts)
         remarks = [] if rows else ["no difference"]
-        render.compared(("", *sources), rows, remarks, pair, as_json, as_table)
+        header = ("", *(each["source"] for each in facts))
+        render.compared(header, rows, remarks, facts, as_json, as_table)
     else:
-        facts = map(describe, sources)
         render.cards(map(worded, facts), facts, as_json, as_table)
