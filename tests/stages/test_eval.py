@@ -20,6 +20,7 @@ from nmlcli.products.head import Head
 from nmlcli.provenance import Record
 from nmlcli.stages.eval import EvalOptions, check_threshold, evaluate
 
+MODEL = {"name": "resnet10t", "identity": "m" * 32, "layer": "pre_logits"}  # that of make_features
 CLASSES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
 KEYS = [
     "kind", "task", "domain", "split", "role", "rows", "classes_scored", "restricted", "seen",
@@ -299,11 +300,9 @@ def test_features_that_do_not_fit_are_refused(make_features: Any, make_head: Any
     head = make_head()
     with pytest.raises(InvalidInput, match=r"has 5 columns, .* 8"):
         score(head, make_features("narrow.h5", classes=CLASSES, columns=5))
-    with pytest.raises(InvalidInput, match="another network"):
-        score(
-            head,
-            make_features("other.h5", classes=CLASSES, model={"name": "vit", "identity": "v" * 32}),
-        )
+    for other in ({"identity": "v" * 32}, {"layer": "blocks.3"}):
+        with pytest.raises(InvalidInput, match="another network"):
+            score(head, make_features("other.h5", classes=CLASSES, model={**MODEL, **other}))
     assert not caplog.records
     score(head, make_features("unknown.h5", classes=CLASSES, model=None))
     assert "by its width alone" in caplog.text

@@ -141,6 +141,13 @@ def test_classifier_starts_alike_whatever_lies_below_it() -> None:
     )
 
 
+def test_every_layer_has_a_draw_of_its_own() -> None:
+    first, second = TrainableHead(D, C, settings_of("mlp", "paper", hidden=D), 9).layers
+    assert not torch.equal(first.weight, second.weight)
+    assert first.weight.abs().max() <= D**-0.5  # torch's own linear layers
+    assert first.bias.abs().max() > 0
+
+
 def test_training_leaves_the_global_generator_alone() -> None:
     before = torch.random.get_rng_state()
     settings = settings_of("nmtune", "paper")
