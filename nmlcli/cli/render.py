@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 Row = Mapping[str, Any]
 
 PER_CENT = {"accuracy", "val_accuracy", "top5", "mean_class_accuracy", "macro_f1"}
+_LEAST = 18  # columns for a short bar, the time left and the spaces between
+_SVG_COLUMNS = 88
 _LINES_EVERY = 10.0  # seconds between plain progress lines
 
 
@@ -73,12 +75,11 @@ class _Bar:
         task = self.bar.tasks[0]
         if done < task.completed:  # another round of work
             self.bar.reset(self.task, total=total)
-        speed = task.finished_speed or task.speed
-        self.bar.update(
-            self.task, completed=done, total=total, count=_counts(done, total),
-            rate=f"{speed:,.{0 if speed >= 10 else 1}f}/s" if speed else "",
-            values=_shown(values) or task.fields["values"],
-        )  # fmt: skip
+        speed, count = task.finished_speed or task.speed, _counts(done, total)
+        rate = f"{speed:,.{0 if speed >= 10 else 1}f}/s" if speed else ""
+        room = self.bar.console.width - len(self.title) - len(count) - len(rate) - _LEAST
+        shown = _shown(values, room) or task.fields["values"]
+        self.bar.update(self.task, completed=done, total=total, count=count, rate=rate, values=shown)
 
     def _start(self, total: int | None, now: float) -> None:
         from rich.console import Console
@@ -108,10 +109,15 @@ def _counts(done: float, total: float | None) -> str:
     return f"{done:,.0f}" if total is None else f"{done:>{len(f'{total:,.0f}')},.0f}/{total:,.0f}"
 
 
-def _shown(values: Mapping[str, float | str]) -> str:
-    return "  ".join(
-        f"{name.replace('_', ' ')} {_steady(name, value)}" for name, value in values.items()
-    )
+def _shown(values: Mapping[str, float | str], room: int = 1000) -> str:
+    """Values with their names; where room is short, the last but one goes, and so on."""
+    parts = [
+        f"{name.removesuffix('_accuracy').replace('_', ' ')} {_steady(name, value)}"
+        for name, value in values.items()
+    ]
+    while len(parts) > 1 and len("  ".join(parts)) > room:
+        del parts[-2]
+    return "  ".join(parts)
 
 
 def _steady(name: str, value: float | str) -> str:
@@ -180,7 +186,7 @@ def compared(
 ) -> None:
     """Write a comparison to stdout: its table with remarks on a terminal, else its flat rows."""
     if _for_people(as_json, as_table):
-        _draw([_grid(header, rows), *_remarks(remarks)])
+        _draw([_grid(header, rows, _columns()), *_remarks(remarks)])
     else:
         answer(flat, as_json=True)
 
@@ -193,8 +199,8 @@ def write_svg(
 
     from rich.console import Console
 
-    console = Console(record=True, width=88, file=io.StringIO(), force_terminal=True)
-    for part in (_grid(header, rows), *_remarks(remarks)):
+    console = Console(record=True, width=_SVG_COLUMNS, file=io.StringIO(), force_terminal=True)
+    for part in (_grid(header, rows, _SVG_COLUMNS), *_remarks(remarks)):
         console.print(part)
     with replacing(out) as temporary:
         temporary.write_text(console.export_svg(title=title, unique_id="nml"), encoding="utf-8")
@@ -206,6 +212,12 @@ def _remarks(remarks: Sequence[str]) -> list["RenderableType"]:
     return [Text(line, style="dim") for line in remarks]
 
 
+def _columns() -> int:
+    from rich.console import Console
+
+    return Console(file=sys.stdout).width
+
+
 def _draw(parts: Iterable["RenderableType"]) -> None:
     from rich.console import Console
 
@@ -214,15 +226,14 @@ def _draw(parts: Iterable["RenderableType"]) -> None:
         console.print(part)
 
 
-def _grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
+def _grid(header: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> Any:
+    """A table of texts; where the width is short, its columns stand closer."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     body = [list(row) for row in rows]
-    wide = sum(max(map(len, column)) + 2 for column in zip(header, *body, strict=True))
-    gap = 1 if wide - 2 <= Console(file=sys.stdout).width else 0  # beside the space that the box has
+    gap = 1 if _width([header, *body]) + len(header) - 1 <= width else 0  # beside the box's own
     grid = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -239,34 +250,29 @@ def _grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
 
 
 def _looks_numeric(cell: str) -> bool:
-    return not cell or cell[0] in "0123456789-–+" or cell == "n/a"
+    return cell.strip()[:1] in ("", *"0123456789-−–+")
 
 
 def _fitting(rows: list[Row], columns: Sequence[str] | None) -> list["RenderableType"]:
     """Rows as one table where it fits the terminal, else as a card each."""
-    from rich.console import Console
-
     if not rows:
         return []
     every = dict.fromkeys(key for row in rows for key in row)
     keys = [k for k in (columns or every) if any(row.get(k) is not None for row in rows)]
     keys = [k for k in keys if not k.endswith(("_low", "_high"))]
-    cells = [[_cell(key, row) for key in keys] for row in rows]
-    names = [key.replace("_", " ") for key in keys]
-    for header in (names, [name.replace(" ", "\n") for name in names]):
-        widths = [
-            max(len(line) for cell in column for line in cell.split("\n")) + 1
-            for column in zip(header, *cells, strict=True)
-        ]
-        if sum(widths) <= Console(file=sys.stdout).width:
-            return [_grid(header, cells)]
-    if 1 < len(rows) <= 5:
-        across = list(zip(names, *cells, strict=True))
-        wide = [max(len(line[i]) for line in across) + 1 for i in range(len(rows) + 1)]
-        if sum(wide) <= Console(file=sys.stdout).width:
-            return [_grid(across[0], across[1:])]
+    lines = [[key.replace("_", " ") for key in keys], *([_cell(k, row) for k in keys] for row in rows)]
+    if _width(lines) <= _columns():
+        return [_grid(lines[0], lines[1:], _columns())]
+    across = list(zip(*lines, strict=True))
+    if 1 < len(rows) <= 5 and _width(across) <= _columns():
+        return [_grid(across[0], across[1:], _columns())]
     cards = [_card(row, keys) for row in rows]
     return [part for card in cards for part in (card, "")][:-1]
+
+
+def _width(lines: Sequence[Sequence[str]]) -> int:
+    """Columns of a table whose columns stand as close as they can."""
+    return sum(max(map(len, column)) + 1 for column in zip(*lines, strict=True)) - 1
 
 
 def _card(row: Row, keys: Sequence[str]) -> Any:

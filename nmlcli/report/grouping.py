@@ -119,7 +119,16 @@ def default_keys(results: Sequence[Line]) -> tuple[str, ...]:
         places.setdefault(_values(line, ("task", "domain")), set()).add(line.get("split"))
     split = ["split"] if any(len(splits) > 1 for splits in places.values()) else []
     noise = ["pretrain_noise"] if len(kinds) > 1 else []
-    return (*apart, *noise, NOISE, "role", *split, ACROSS)
+    network = ["backbone_identity"] if _alike_but_for_identity(results) else []
+    return (*apart, *noise, NOISE, *network, "role", *split, ACROSS)
+
+
+def _alike_but_for_identity(results: Sequence[Line]) -> bool:
+    """Whether two networks differ in nothing that their lines tell: then their seeds are no reason to
+    average them, and other training options, or an older run's lines in the file, are likely ones."""
+    told = [key for key in BACKBONE_KEYS if key != "backbone_identity"]
+    networks = {line.get("backbone_identity"): _values(line, told) for line in results}
+    return len(set(networks.values())) < len(networks)
 
 
 def refuse_unequal(results: Sequence[Line], keys: Sequence[str]) -> None:
@@ -260,18 +269,21 @@ def _with_differences(rows: Sequence[GroupRow], keys: Sequence[str]) -> list[Gro
         return list(rows)
 
     def alike(key: Key) -> Key:
-        noise = (NOISE, "pretrain_noise")
-        return tuple(value for name, value in zip(keys, key, strict=True) if name not in noise)
+        own = (NOISE, "pretrain_noise", "pretrain_noise_seed", "pretrain_realised", "backbone_identity")
+        return tuple(value for name, value in zip(keys, key, strict=True) if name not in own)
 
-    clean = {alike(row.key): row for row in rows if row.key[keys.index(NOISE)] == 0}
+    clean: dict[Key, GroupRow | None] = {}
+    for row in rows:
+        if row.key[keys.index(NOISE)] == 0:  # two clean rows leave open which one is meant
+            clean[alike(row.key)] = None if alike(row.key) in clean else row
     filled = []
     for row in rows:
-        base = clean.get(alike(row.key))
+        base = clean.get(alike(row.key)) if row.key[keys.index(NOISE)] != 0 else None
         cells = {
             method: Cell(
                 c.value, c.spread, c.backbones, c.heads, c.sets,
                 c.value - base.cells[method].value
-                if base is not None and base is not row and method in base.cells
+                if base is not None and method in base.cells
                 else None,
             )
             for method, c in row.cells.items()
@@ -294,11 +306,12 @@ def _remarks(rows: Sequence[GroupRow], results: Sequence[Line], left_out: int) -
         counts = sorted({cell.backbones for cell in cells})
         several = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         remarks.append(f"±: standard deviation over {several} pre-training runs.")
-    elif spreads := [cell.spread for cell in cells if cell.spread is not None]:
+    spreads = [cell.spread for cell in cells if cell.spread is not None and cell.backbones == 1]
+    if spreads:
         # The half-width of a difference of two independent means with the widest interval.
         bound = 100 * math.sqrt(2) * max(spreads)
         remarks.append(
-            "±: 95 % interval for the test samples alone. There is one pre-training run a row: "
+            "±: 95 % interval for the test samples alone, where there is one pre-training run: "
             f"differences below {bound:.1f} points may be chance, and whether a larger one comes from "
             "the noise or from the seed takes more seeds to decide."
         )

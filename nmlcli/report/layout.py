@@ -8,7 +8,8 @@ from typing import Any
 from nmlcli.report.grouping import BACKBONE_KEYS, NOISE, Cell, Comparison, GroupRow
 
 _NAMES = {
-    NOISE: "noise", "role": "sets", "val_accuracy": "val", "sve": "SVE", "lsvr": "LSVR",
+    NOISE: "noise", "backbone_identity": "network", "role": "sets",
+    "val_accuracy": "val", "sve": "SVE", "lsvr": "LSVR",
     "lp": "LP", "mlp": "MLP", "nmtune": "NMTune", "id": "ID", "ood": "OOD",
 }  # fmt: skip
 FRACTIONS = {"accuracy", "val_accuracy", "top5", "mean_class_accuracy", "macro_f1", "ece"}
@@ -48,6 +49,8 @@ def key_text(key: str, value: Any, row: GroupRow) -> str:
         return "unknown" if share is None else f"{100 * share:.1f} %"
     if value is None:
         return "other" if key == "role" else "–"
+    if key == "backbone_identity":
+        return str(value)[:8]
     return name_of(value) if isinstance(value, str) else str(value)
 
 

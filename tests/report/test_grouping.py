@@ -91,6 +91,19 @@ def test_splits_are_kept_apart_only_where_a_set_has_two():
     assert "split" in compare([result(0.8), result(0.7, split="val")], partial=True).keys
 
 
+def test_networks_that_differ_in_nothing_told_are_not_averaged():
+    older = {**result(0.6), "backbone_identity": "older"}
+    comparison = compare([result(0.8), older, result(0.7, 0.3)])
+    assert "backbone_identity" in comparison.keys
+    found = {(row.key[0], row.cells["lp"].value, row.cells["lp"].difference) for row in comparison.rows}
+    assert {value for _, value, _ in found} == {0.8, 0.6, 0.7}
+    assert {difference for _, _, difference in found} == {None}  # which clean one is meant is open
+
+
+def test_runs_of_other_seeds_are_averaged():
+    assert "backbone_identity" not in compare([result(0.8, 0.0, 0), result(0.6, 0.0, 1)]).keys
+
+
 def test_means_over_unequal_sets_are_refused():
     lines = [result(0.8), result(0.7, task="glyphs"), result(0.6, 0.3)]
     with pytest.raises(InvalidInput, match=r"pretrain_ratio 0.3, .*no result on glyphs:test"):
