@@ -68,6 +68,8 @@ app.add_typer(data, name="data")
 def main() -> NoReturn:
     """Run the command that the process was called with, and leave."""
     signal.signal(signal.SIGTERM, _terminated)
+    if sys.stdout is None:  # closed by the caller (`>&-`)
+        sys.exit("nml: stdout is closed")
     code = run(sys.argv[1:])
     if code == 128 + signal.SIGPIPE:  # leave as other filters do, so that the shell knows why
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -83,15 +85,21 @@ def run(arguments: Sequence[str]) -> int:
     name = _name_of(command, arguments)
     with _remarks(name):
         try:
-            with command.make_context("nml", list(arguments) or ["--help"]) as context:
-                command.invoke(context)
+            code = _invoke(command, list(arguments) or ["--help"])
             sys.stdout.flush()
-        except typer.Exit as exit:
-            return exit.exit_code
         except BrokenPipeError:
             return 128 + signal.SIGPIPE
         except (Exception, KeyboardInterrupt, Terminated) as error:
             return _fail(name, error)
+    return code
+
+
+def _invoke(command: Any, arguments: list[str]) -> int:
+    try:
+        with command.make_context("nml", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as exit:
+        return exit.exit_code
     return 0
 
 
@@ -108,11 +116,16 @@ def _fail(name: str, error: BaseException) -> int:
             sys.stdout.write(f"{error.message}\n")
             return 0
         error = reworded(error)
-    line = " ".join(_words(error).split())
-    sys.stderr.write(f"{name}: {line}\n")
+    _say(name, _words(error))
     if isinstance(error, OSError):
         _discard_stdout()
     return error.exit_code if isinstance(error, NmlError) else 1
+
+
+def _say(name: str, text: str) -> None:
+    """Write one line to stderr, if there is one."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"{name}: {' '.join(text.split())}\n")
 
 
 def _words(error: BaseException) -> str:
@@ -172,5 +185,4 @@ class _Remarks(logging.Handler):
         self.command = name
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = " ".join(record.getMessage().split())
-        sys.stderr.write(f"{self.command}: {text}\n")
+        _say(self.command, record.getMessage())

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -188,11 +189,22 @@ def test_a_closed_pipe_ends_as_other_filters_do(tmp_path):
 
 @pytest.mark.process
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
-def test_a_full_disk_behind_stdout_is_one_line(tmp_path):
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_a_full_disk_behind_stdout_is_one_line(argument):
     with FULL.open("wb") as full:
-        done = subprocess.run(command("--help"), stdout=full, stderr=subprocess.PIPE, env=CLEAN)
+        done = subprocess.run(command(argument), stdout=full, stderr=subprocess.PIPE, env=CLEAN)
     assert done.returncode == 1
     assert done.stderr == b"nml: stdout: No space left on device\n"
+
+
+@pytest.mark.process
+def test_closed_streams_are_borne():
+    script = f"{shlex.join(command('report', 'none.jsonl'))} 2>&-; echo $?"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=CLEAN)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+    script = f"{shlex.join(command('--version'))} >&-; echo $? >&2"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=CLEAN)
+    assert done.stderr == "nml: stdout is closed\n1\n"
 
 
 @pytest.mark.process

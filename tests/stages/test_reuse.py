@@ -1,0 +1,64 @@
+"""What counts as up to date."""
+
+import os
+
+import numpy as np
+import pytest
+
+from nmlcli.products.features import Features
+from nmlcli.products.formats import write_features
+from nmlcli.provenance import Record
+from nmlcli.stages.reuse import up_to_date
+
+
+@pytest.fixture
+def out(tmp_path):
+    """A product of identity `made`, written at a known time."""
+    matrix = np.ones((2, 3), dtype=np.float32)
+    record = Record(kind="features", identity="made", command="embed", rows=2, columns=3)
+    path = tmp_path / "out.h5"
+    ids = ["a", "b"]
+    write_features(
+        str(path), Features(record, ids, None, None, matrix.dtype, lambda rows: iter([matrix]), "test")
+    )
+    os.utime(path, (1000, 1000))
+    return path
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "input.csv"
+    path.write_text("x")
+    os.utime(path, (900, 900))
+    return path
+
+
+def test_the_same_identity_and_older_inputs(out, source, caplog):
+    caplog.set_level("INFO")
+    assert up_to_date(str(out), "made", [source])
+    assert caplog.messages == [f"{out} is up to date"]
+
+
+def test_another_identity(out, source):
+    assert not up_to_date(str(out), "other", [source])
+
+
+def test_a_newer_input(out, source):
+    os.utime(source, (1001, 1001))
+    assert not up_to_date(str(out), "made", [source])
+
+
+def test_inputs_that_are_no_files_count_through_the_identity_alone(out):
+    assert up_to_date(str(out), "made", ["-", "builtin:shapes:train"])
+
+
+@pytest.mark.parametrize("name", [None, "-", "missing.h5"])
+def test_what_is_not_there_is_made(name):
+    assert not up_to_date(name, "made")
+
+
+def test_what_cannot_be_read_is_made_again(out):
+    out.write_bytes(out.read_bytes()[:100])
+    assert not up_to_date(str(out), "made")
+    out.write_bytes(b"")
+    assert not up_to_date(str(out), "made")
