@@ -38,7 +38,7 @@ def modules_after(*arguments: str, env: dict[str, str] | None = None) -> tuple[s
 )
 def test_help_and_version_are_light(arguments):
     loaded, out = modules_after(*arguments)
-    assert not loaded & HEAVY
+    assert not loaded & (HEAVY | {"pydantic"})  # the validator takes 50 ms and help needs none
     assert out.startswith(f"nml {__version__}\n" if arguments == ["--version"] else "Usage: nml ")
 
 
