@@ -189,12 +189,17 @@ def test_a_closed_pipe_ends_as_other_filters_do(tmp_path):
 
 @pytest.mark.process
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
-@pytest.mark.parametrize("argument", ["--help", "--version"])
-def test_a_full_disk_behind_stdout_is_one_line(argument):
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [(["--help"], "nml"), (["--version"], "nml"), (["report", "-"], "nml report")],
+)
+def test_a_full_disk_behind_stdout_is_one_line(arguments, name):
     with FULL.open("wb") as full:
-        done = subprocess.run(command(argument), stdout=full, stderr=subprocess.PIPE, env=CLEAN)
+        done = subprocess.run(
+            command(*arguments), input=LINE, stdout=full, stderr=subprocess.PIPE, env=CLEAN
+        )
     assert done.returncode == 1
-    assert done.stderr == b"nml: stdout: No space left on device\n"
+    assert done.stderr.decode() == f"{name}: stdout: No space left on device\n"
 
 
 @pytest.mark.process
