@@ -7,7 +7,7 @@ import sys
 CLEAN = {
     name: value
     for name, value in os.environ.items()
-    if name not in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "NML_DEBUG")
+    if name not in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "NML_DEBUG", "PYTHONUNBUFFERED")
 } | {"COLUMNS": "80"}
 
 
