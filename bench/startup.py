@@ -24,6 +24,7 @@ for name in ("corrupt", "pretrain", "embed", "spectrum", "tune", "eval"):
         "A command."
 app()
 """
+AS_INSTALLED = {name: v for name, v in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 NML = [sys.executable, "-m", "nmlcli"]
 COMPLETION = {"_NML_COMPLETE": "complete_bash", "COMP_WORDS": "nml corrupt --", "COMP_CWORD": "2"}
 CASES = {
@@ -44,7 +45,7 @@ CASES = {
 def measure(words: list[str], extra: dict[str, str]) -> tuple[float, float]:
     """Milliseconds from start to end of a process, and of the processor."""
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(words, env={**os.environ, **extra}, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(words, env={**AS_INSTALLED, **extra}, stdout=subprocess.DEVNULL, check=True)
     ended, after = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return 1000 * (ended - started), 1000 * used
