@@ -9,7 +9,7 @@ from nmlcli.noise.kinds import DRAWS, NOISES
 
 
 def corrupt(
-    data: Annotated[str | None, typer.Argument(metavar="[DATA|TABLE|-]", show_default=False)] = None,
+    data: Annotated[str | None, options.argument("[DATA|TABLE|-]", options.DATA_HELP)] = None,
     ratio: Annotated[
         str, typer.Option("--ratio", metavar="R", help="The share of labels to change, from 0 to 1.")
     ] = ...,  # type: ignore[assignment]

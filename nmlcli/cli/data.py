@@ -6,7 +6,7 @@ import typer
 
 from nmlcli.cli import options, render
 from nmlcli.cli.usage import SETTINGS, Command, Group
-from nmlcli.data.sources import SOURCES, SourceOptions
+from nmlcli.data.sources import SourceOptions
 
 data = typer.Typer(
     cls=Group,
@@ -16,9 +16,6 @@ data = typer.Typer(
     help="Sets of images: list, show, write as folders, split.",
 )
 
-_FORMS = "; ".join(f"{source.form} ({source.help})" for source in SOURCES.values())
-
-Data = Annotated[str | None, typer.Argument(metavar="[DATA|-]", help=f"{_FORMS}.", show_default=False)]
 Folder = Annotated[
     str, typer.Option("-o", "--out", metavar="DIR", help="The folder to write.", show_default=False)
 ]
@@ -35,7 +32,7 @@ def list_(as_json: options.AsJson = False, as_table: options.AsTable = False) ->
 
 @data.command(cls=Command)
 def show(
-    source: Data = None,
+    source: options.Data = None,
     out: options.Out = None,
     columns: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Images a row.")] = 10,
     size: Annotated[int, typer.Option(metavar="PIXELS", min=8, max=512, help="Of an image.")] = 64,
@@ -65,7 +62,7 @@ def show(
 
 @data.command(cls=Command)
 def make(
-    source: Data = None,
+    source: options.Data = None,
     out: Folder = ...,  # type: ignore[assignment]
     labels: options.Labels = None,
     limit: options.Limit = None,
@@ -92,7 +89,7 @@ def make(
 
 @data.command(cls=Command)
 def split(
-    source: Data = None,
+    source: options.Data = None,
     parts: Annotated[
         str,
         typer.Option(metavar="NAME=SHARE,…", help="As in train=.8,val=.2.", show_default=False),

@@ -6,6 +6,7 @@ import typer
 
 from nmlcli.cli import render
 from nmlcli.cli.options import (
+    DATA_HELP,
     Classes,
     Domain,
     IdColumn,
@@ -19,6 +20,7 @@ from nmlcli.cli.options import (
     Root,
     Seed,
     Verbose,
+    argument,
     choice,
     inputs,
     split,
@@ -31,9 +33,7 @@ _MODEL = "The network: " + "; ".join(scheme.help for scheme in SCHEMES.values())
 
 
 def embed(
-    data: Annotated[
-        list[str] | None, typer.Argument(metavar="[[NAME=]DATA|-]...", show_default=False)
-    ] = None,
+    data: Annotated[list[str] | None, argument("[[NAME=]DATA|-]...", DATA_HELP)] = None,
     model: Annotated[
         str, typer.Option("-m", "--model", metavar="MODEL", help=_MODEL, show_default=False)
     ] = ...,  # type: ignore[assignment]

@@ -6,7 +6,16 @@ from typing import Annotated, Any
 import typer
 
 from nmlcli.cli import render
-from nmlcli.cli.options import AsJson, AsTable, Quiet, Results, Verbose, inputs
+from nmlcli.cli.options import (
+    FEATURES_HELP,
+    AsJson,
+    AsTable,
+    Quiet,
+    Results,
+    Verbose,
+    argument,
+    inputs,
+)
 from nmlcli.errors import UsageError
 
 Show = Callable[[dict[str, Any]], str]
@@ -14,9 +23,7 @@ Show = Callable[[dict[str, Any]], str]
 
 def eval(
     head: Annotated[str, typer.Argument(metavar="HEAD", help="A head, or a folder of heads.")],
-    features: Annotated[
-        list[str] | None, typer.Argument(metavar="[[NAME=]FEATURES|-]...", show_default=False)
-    ] = None,
+    features: Annotated[list[str] | None, argument("[[NAME=]FEATURES|-]...", FEATURES_HELP)] = None,
     tag: Annotated[
         list[str] | None,
         typer.Option("--tag", metavar="KEY=VALUE", help="Say more in every line, such as role=ood."),

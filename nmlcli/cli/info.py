@@ -2,16 +2,12 @@
 
 from typing import Annotated
 
-import typer
-
 from nmlcli.cli import render
-from nmlcli.cli.options import AsJson, AsTable, Verbose, inputs
+from nmlcli.cli.options import AsJson, AsTable, Verbose, argument, inputs
 
 
 def info(
-    files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE|-]...", show_default=False)
-    ] = None,
+    files: Annotated[list[str] | None, argument("[FILE|-]...", "What nml has written.")] = None,
     as_json: AsJson = False,
     as_table: AsTable = False,
     verbose: Verbose = False,

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from nmlcli.cli.usage import GENERAL
+from nmlcli.data.sources import SOURCES
 from nmlcli.errors import NmlError, UsageError, meant
 
 Menu = Mapping[str, Any]
@@ -152,7 +153,17 @@ Seed = Annotated[
 Reuse = Annotated[
     bool, typer.Option("--reuse", help="Stop where the output is up to date.", rich_help_panel=GENERAL)
 ]
-Inputs = Annotated[list[str] | None, typer.Argument(metavar="[INPUT|-]...", show_default=False)]
+
+
+def argument(metavar: str, help: str) -> Any:
+    """The main input of a command, which may be left out for stdin."""
+    return typer.Argument(metavar=metavar, help=help, show_default=False)
+
+
+DATA_HELP = "; ".join(f"{source.form} ({source.help})" for source in SOURCES.values()) + "."
+FEATURES_HELP = "Files of features, or a stream of them on stdin."
+Data = Annotated[str | None, argument("[DATA|-]", DATA_HELP)]
+Features = Annotated[list[str] | None, argument("[FEATURES|-]...", FEATURES_HELP)]
 Results = Annotated[
     str | None,
     typer.Option("--results", metavar="FILE", help="Merge the lines into FILE (JSON Lines): a line made again replaces its old one."),  # noqa: E501

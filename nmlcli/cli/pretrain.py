@@ -7,6 +7,7 @@ import typer
 from nmlcli.cli import render
 from nmlcli.cli.options import (
     Classes,
+    Data,
     Domain,
     IdColumn,
     ImageColumn,
@@ -32,7 +33,7 @@ _TRAINING, _IMAGES, _TARGETS = "Training", "Images", "Targets"
 
 
 def pretrain(
-    data: Annotated[str | None, typer.Argument(metavar="[DATA|-]", show_default=False)] = None,
+    data: Data = None,
     architecture: Annotated[
         str, typer.Option("-a", "--arch", metavar="NAME", help="A network of timm.", show_default=False)
     ] = ...,  # type: ignore[assignment]

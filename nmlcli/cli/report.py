@@ -9,10 +9,9 @@ from nmlcli.cli.options import AsJson, AsTable, Quiet
 
 Sources = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="RESULTS...",
-        help="Files of result lines, from eval and spectrum --results, and logs of pretrain.",
-        show_default=False,
+    options.argument(
+        "[RESULTS|-]...",
+        "Files of result lines, from eval and spectrum --results, and logs of pretrain.",
     ),
 ]
 By = Annotated[

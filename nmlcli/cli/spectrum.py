@@ -8,6 +8,7 @@ from nmlcli.cli import render
 from nmlcli.cli.options import (
     AsJson,
     AsTable,
+    Features,
     Quiet,
     Results,
     Reuse,
@@ -25,9 +26,7 @@ _SHORT = ["source", "rows", "sve", "lsvr", "effective_rank", "rankme", "alpha_re
 
 
 def spectrum(
-    features: Annotated[
-        list[str] | None, typer.Argument(metavar="[FEATURES|-]...", show_default=False)
-    ] = None,
+    features: Features = None,
     out: Annotated[
         str | None,
         typer.Option(

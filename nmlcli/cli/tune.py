@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from nmlcli.cli import render
-from nmlcli.cli.options import Out, Quiet, Reuse, Seed, Verbose, choice, inputs, split
+from nmlcli.cli.options import Features, Out, Quiet, Reuse, Seed, Verbose, choice, inputs, split
 from nmlcli.tuning.methods import METHODS, option_name
 from nmlcli.tuning.presets import PRESETS
 
@@ -36,9 +36,7 @@ def _shown(value: object) -> str:
 
 
 def tune(
-    features: Annotated[
-        list[str] | None, typer.Argument(metavar="[FEATURES|-]...", show_default=False)
-    ] = None,
+    features: Features = None,
     out: Out = None,
     method: Annotated[str, choice(METHODS, "--method", help="What to tune", several=True)] = "nmtune",
     preset: Annotated[str, choice(PRESETS, "--preset", help="Whose settings")] = "paper",

@@ -14,9 +14,9 @@ from nmlcli.errors import UsageError, meant
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
 
-_TYPES = {"int": "N", "float": "X", "str": "TEXT"}
+_TYPES = {"int": "N", "int range": "N", "float": "X", "float range": "X", "str": "TEXT"}
 _BOUNDS = (
-    (re.compile(r"(\S+)<=x<=([^\s;\]]+)"), r"from \1 to \2"),
+    (re.compile(r"([^\s\[]+)<=x<=([^\s;\]]+)"), r"from \1 to \2"),
     (re.compile(r"x>=([^\s;\]]+)"), r"at least \1"),
 )  # fmt: skip
 GENERAL = "General"  # the last heading: what every command has
