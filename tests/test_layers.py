@@ -1,4 +1,4 @@
-"""The house holds: who imports whom, how long things are, what the terminal rooms keep to themselves."""
+"""The house holds: who imports whom, how long things are, what the terminal keeps to itself."""
 
 import ast
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def name_of(path: Path) -> str:
 
 
 def imports(nodes: list[ast.stmt], inside: bool = False) -> Iterator[str]:
-    """Modules imported by statements: at the top only, or everywhere. TYPE_CHECKING blocks are left out."""
+    """Modules imported by statements, at the top or everywhere, but for TYPE_CHECKING blocks."""
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
