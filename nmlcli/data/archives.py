@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nmlcli.data.images import ImageReader, is_image
-from nmlcli.data.listing import Listing, ids_of_paths, label_by_folder
+from nmlcli.data.images import image_reader, is_image
+from nmlcli.data.listing import ids_of_paths, label_by_folder
+from nmlcli.data.samples import Samples, SetName
 from nmlcli.errors import InvalidInput, first
 from nmlcli.provenance import hash_file
 
@@ -25,42 +26,34 @@ class Member:
     size: int
 
 
-def list_archives(source: str, archives: Sequence[str]) -> Listing:
+def list_archives(source: str, archives: Sequence[str]) -> Samples:
     """List the images of one or many tars, part after part, in the archives' order.
 
     A class is the first folder of a member's path; where all lie in one outer folder (`tar cf x.tar
     x`), the next. Raises InvalidInput for a damaged or compressed tar, or one without images.
     """
-    members = [[m for m in read_members(archive) if is_image(m.name)] for archive in archives]
-    for archive, found in zip(archives, members, strict=True):
+    files: list[str] = []
+    members: list[Member] = []
+    for archive in archives:
+        found = [member for member in read_members(archive) if is_image(member.name)]
         if not found:
             raise InvalidInput(f"{archive} holds no images")
-    flat = [(part, member) for part, found in enumerate(members) for member in found]
-    names = [member.name for _, member in flat]
-    ids = ids_of_paths(
-        names, [Path(archives[part]).stem for part, _ in flat] if len(archives) > 1 else None
-    )
-    labels, classes = label_by_folder(_inner([tuple(name.split("/")) for name in names]), source)
-    offsets = np.array([member.offset for _, member in flat], dtype=np.int64)
-    sizes = np.array([member.size for _, member in flat], dtype=np.int64)
-    return Listing(
-        source,
-        ids,
-        labels,
-        classes,
-        ImageReader(ids, [archives[part] for part, _ in flat], offsets, sizes),
-        sizes,
-        contents=tuple(hash_file(archive) for archive in archives),
-        files=tuple(archives),
-        paths=[f"{archives[part]}/{member.name}" for part, member in flat],
-    )
-
-
-def _inner(parts: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """The paths without the outer folders that all of them share, as long as a class folder is left."""
+        files += [archive] * len(found)
+        members += found
+    names = [member.name for member in members]
+    ids = ids_of_paths(names, [Path(file).stem for file in files] if len(archives) > 1 else None)
+    parts = [tuple(name.split("/")) for name in names]
     while all(len(path) > 2 for path in parts) and len({path[0] for path in parts}) == 1:
-        parts = [path[1:] for path in parts]
-    return parts
+        parts = [path[1:] for path in parts]  # an outer folder that all of them share
+    labels, classes = label_by_folder(parts, source)
+    offsets = np.array([member.offset for member in members], dtype=np.int64)
+    sizes = np.array([member.size for member in members], dtype=np.int64)
+    return Samples(
+        SetName.of_path(source), source, ids, labels, classes,
+        image_reader(ids, files, offsets, sizes), sizes,
+        contents=tuple(hash_file(archive) for archive in archives), files=tuple(archives),
+        paths=[f"{file}/{name}" for file, name in zip(files, names, strict=True)],
+    )  # fmt: skip
 
 
 def read_members(archive: str) -> list[Member]:

@@ -22,6 +22,8 @@ def contact_sheet(
     whose label is known to be wrong has a red frame. Classes beyond MOST are left out.
     """
     rows = _rows(samples, columns)
+    labels, clean = samples.labels, samples.clean_labels
+    wrong = np.zeros(len(samples), bool) if labels is None or clean is None else labels != clean
     font = ImageFont.load_default(max(10, min(16, size // 4)))
     margin = max((int(font.getlength(name)) for name, _ in rows), default=0)
     margin += 10 if margin else 0
@@ -30,10 +32,9 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     for place, (name, members) in enumerate(rows):
         draw.text((4, place * step + step // 2), name, fill="black", font=font, anchor="lm")
-        images = samples.images(members) if len(members) else []
-        for column, (row, image) in enumerate(zip(members, images, strict=True)):
+        for column, (row, image) in enumerate(zip(members, samples.images(members), strict=True)):
             corner = (margin + column * step, place * step)
-            if _is_wrong(samples, int(row)):
+            if wrong[row]:
                 draw.rectangle((*corner, corner[0] + step - 1, corner[1] + step - 1), fill=_WRONG)
             fitted = _fit(image, size)
             offset = [_GAP + (size - side) // 2 for side in fitted.size]
@@ -50,11 +51,6 @@ def _rows(samples: Samples, columns: int) -> list[tuple[str, NDArray[np.int64]]]
         (name, np.flatnonzero(samples.labels == label)[:columns])
         for label, name in enumerate(samples.classes[:MOST])
     ]
-
-
-def _is_wrong(samples: Samples, row: int) -> bool:
-    labels, clean = samples.labels, samples.clean_labels
-    return labels is not None and clean is not None and bool(labels[row] != clean[row])
 
 
 def _fit(image: Image.Image, size: int) -> Image.Image:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nmlcli.data.images import ImageReader, is_image
-from nmlcli.data.listing import Listing, ids_of_paths, label_by_folder
+from nmlcli.data.images import image_reader, is_image
+from nmlcli.data.listing import ids_of_paths, label_by_folder
+from nmlcli.data.samples import Samples, SetName
 from nmlcli.errors import InvalidInput
 
 
-def list_folder(folder: str) -> Listing:
+def list_folder(folder: str) -> Samples:
     """List a folder's images, links followed, hidden files left out.
 
     A class is the first folder of a path, as for torchvision's ImageFolder, and folders without
@@ -22,12 +23,14 @@ def list_folder(folder: str) -> Listing:
         raise InvalidInput(f"{folder} holds no images", "give a folder of images or of class folders")
     parts = [path for path, _ in found]
     names = ["/".join(path) for path in parts]
-    ids = ids_of_paths(names)
-    labels, classes = label_by_folder(parts, folder)
+    ids, (labels, classes) = ids_of_paths(names), label_by_folder(parts, folder)
     paths = [f"{folder.rstrip('/')}/{name}" for name in names]
     sizes = np.array([size for _, size in found], dtype=np.int64)
-    read = ImageReader(ids, paths, np.zeros_like(sizes), sizes)
-    return Listing(folder, ids, labels, classes, read, sizes, files=tuple(paths), paths=paths)
+    images = image_reader(ids, paths, np.zeros_like(sizes), sizes)
+    return Samples(
+        SetName.of_path(folder), folder, ids, labels, classes, images, sizes, files=tuple(paths),
+        paths=paths,
+    )  # fmt: skip
 
 
 def _walk(

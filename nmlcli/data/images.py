@@ -1,9 +1,8 @@
 """Image files to RGB images: which files are images, and what is done to those that are not RGB."""
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,31 +22,28 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.rpartition("/")[2].startswith(".")
 
 
-@dataclass(frozen=True)
-class ImageReader:
-    """Reading of N images, each a whole file or a stretch of an archive.
+def image_reader(
+    ids: Sequence[str], files: Sequence[str], offsets: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> Callable[[NDArray[np.int64]], list[Image.Image]]:
+    """Reading of N images by their rows, each a whole file or a stretch of an archive.
 
     ids: of the samples [N]. files: where each lies [N]. offsets, sizes: its bytes there, int64 [N].
     """
+    return lambda rows: [
+        _read(ids[row], files[row], int(offsets[row]), int(sizes[row])) for row in rows
+    ]
 
-    ids: Sequence[str]
-    files: Sequence[str]
-    offsets: NDArray[np.int64]
-    sizes: NDArray[np.int64]
 
-    def __call__(self, index: int) -> Image.Image:
-        sample, file, size = self.ids[index], self.files[index], int(self.sizes[index])
-        try:
-            handle = os.open(file, os.O_RDONLY)
-            try:
-                data = os.pread(handle, size, int(self.offsets[index]))
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise _unreadable(sample, file, str(error.strerror)) from error
-        if len(data) < size:
-            raise _unreadable(sample, file, "the file became shorter while it was in use")
-        return decode(data, sample, file)
+def _read(sample: str, file: str, offset: int, size: int) -> Image.Image:
+    try:
+        with Path(file).open("rb", buffering=0) as handle:
+            handle.seek(offset)
+            data = handle.read(size)
+    except OSError as error:
+        raise _unreadable(sample, file, str(error.strerror)) from error
+    if len(data) < size:
+        raise _unreadable(sample, file, "the file became shorter while it was in use")
+    return decode(data, sample, file)
 
 
 def decode(data: bytes, sample: str, source: str) -> Image.Image:

@@ -62,31 +62,24 @@ def load_batches(
 
 
 def cached(samples: Samples, budget: int) -> Samples:
-    """The same samples, whose images stay in memory once they were read, up to budget bytes."""
-    cache = _Cache(samples, budget)
-    return replace(samples, read=cache.read, read_many=cache.read_many)
+    """The same samples, whose images stay in memory once they were read, up to budget bytes.
 
+    Threads may read an image twice at the start, which changes nothing.
+    """
+    kept: dict[int, Image] = {}
+    left = budget
 
-class _Cache:
-    """Decoded images by row. Threads may read one twice at the start, which changes nothing."""
-
-    def __init__(self, samples: Samples, budget: int) -> None:
-        self.samples = samples
-        self.left = budget
-        self.images: dict[int, Image] = {}
-
-    def read(self, row: int) -> "Image":
-        return self.read_many(np.array([row]))[0]
-
-    def read_many(self, rows: NDArray[np.int64]) -> "list[Image]":
-        missing = [row for row in rows.tolist() if row not in self.images]
-        fresh: dict[int, Image] = {}
-        if missing:
-            found = self.samples.images(np.array(missing, dtype=np.int64))
-            fresh = dict(zip(missing, found, strict=True))
+    def images(rows: NDArray[np.int64]) -> "list[Image]":
+        nonlocal left
+        wanted = rows.tolist()
+        missing = [row for row in wanted if row not in kept]
+        found = samples.images(np.array(missing, dtype=np.int64))
+        fresh = dict(zip(missing, found, strict=True))
         for row, image in fresh.items():
             size = 3 * image.width * image.height
-            if size <= self.left:
-                self.left -= size
-                self.images[row] = image
-        return [self.images[row] if row in self.images else fresh[row] for row in rows.tolist()]
+            if size <= left:
+                left -= size
+                kept[row] = image
+        return [fresh[row] if row in fresh else kept[row] for row in wanted]
+
+    return replace(samples, images=images)

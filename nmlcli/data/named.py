@@ -1,37 +1,42 @@
 """Sets that are known by name: `builtin:NAME:SPLIT[:DOMAIN]`, images generated on reading."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from nmlcli.data.generated.menu import GENERATORS, Generator
-from nmlcli.data.listing import Listing
-from nmlcli.data.samples import SetName
+from nmlcli.data.samples import Samples, SetName
 from nmlcli.errors import UsageError, first
 from nmlcli.products.labels import clean_facts
 
 
-@dataclass(frozen=True)
-class GeneratedReader:
-    """Rendering of a generated set's samples."""
+def list_builtin(spec: str) -> Samples:
+    """List a generated set; an id is `CLASS/SPLIT-NUMBER`, the same in every domain.
 
-    name: str
-    split: str
-    domain: str | None
+    A domain that is the default is named too, so that a set has one name.
+    """
+    generator, split, domain = _parse(spec)
+    labels = generator.labels(split, np.arange(generator.splits[split]))
+    names = [generator.classes[label] for label in labels]
 
-    def __call__(self, index: int) -> Image.Image:
-        return self.many(np.array([index]))[0]
+    def images(rows: NDArray[np.int64]) -> list[Image.Image]:
+        return [Image.fromarray(pixels) for pixels in generator.render_many(split, domain, rows)]
 
-    def many(self, indices: NDArray[np.int64]) -> list[Image.Image]:
-        """Render many at once, which is faster."""
-        drawn = GENERATORS[self.name].render_many(self.split, self.domain, indices)
-        return [Image.fromarray(pixels) for pixels in drawn]
+    return Samples(
+        SetName(generator.name, domain, split),
+        spec,
+        [f"{name}/{split}-{number:06d}" for number, name in enumerate(names)],
+        labels,
+        generator.classes,
+        images,
+        contents=(f"builtin:{generator.name}:{split}:{domain}:{generator.revision}",),
+        noise=clean_facts(len(names)),
+    )
 
 
-def parse_builtin(spec: str) -> tuple[Generator, str, str | None]:
+def _parse(spec: str) -> tuple[Generator, str, str | None]:
     """Take `builtin:NAME:SPLIT[:DOMAIN]` apart; the domain is the first one unless given.
 
     Returns generator, split and domain (None where there is but one). Raises UsageError, naming the
@@ -54,28 +59,3 @@ def parse_builtin(spec: str) -> tuple[Generator, str, str | None]:
 
 def _choose(names: Sequence[str]) -> str:
     return f"choose {first(tuple(names), 10)}"
-
-
-def list_builtin(spec: str) -> Listing:
-    """List a generated set; an id is `CLASS/SPLIT-NUMBER`, the same in every domain."""
-    generator, split, domain = parse_builtin(spec)
-    count = generator.splits[split]
-    labels = generator.labels(split, np.arange(count))
-    reader = GeneratedReader(generator.name, split, domain)
-    return Listing(
-        spec,
-        [f"{generator.classes[label]}/{split}-{index:06d}" for index, label in enumerate(labels)],
-        labels,
-        generator.classes,
-        reader,
-        contents=(f"builtin:{generator.name}:{split}:{domain}:{generator.revision}",),
-        read_many=reader.many,
-        noise=clean_facts(count),
-    )
-
-
-def name_builtin(spec: str) -> SetName:
-    """The name of a generated set; a domain that is the default is named too, so that a set has one
-    name."""
-    generator, split, domain = parse_builtin(spec)
-    return SetName(generator.name, domain, split)

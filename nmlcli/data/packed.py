@@ -1,6 +1,5 @@
 """Packed images: an HDF5 file with `images` uint8 [N,H,W,3], and optionally labels, classes and ids."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import h5py
@@ -8,38 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nmlcli.data.listing import Listing
+from nmlcli.data.samples import Samples, SetName
 from nmlcli.errors import InvalidInput
 from nmlcli.products.container import require
-from nmlcli.products.features import unpack_ids
+from nmlcli.products.features import read_ids
 from nmlcli.products.hdf5 import Hdf5File
 from nmlcli.products.labels import class_order, number
 from nmlcli.provenance import hash_file
 
 
-class PackedReader:
-    """Reading of rows of `images`; opens the file when the first is wanted, in a worker anew."""
-
-    def __init__(self, path: str, ids: Sequence[str]) -> None:
-        self.path = path
-        self.ids = ids
-        self._images: Any = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return PackedReader, (self.path, self.ids)
-
-    def __call__(self, index: int) -> Image.Image:
-        try:
-            if self._images is None:
-                self._images = h5py.File(self.path, "r", locking=False)["images"]
-            return Image.fromarray(self._images[index])
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
-            raise InvalidInput(
-                f"sample {self.ids[index]} of {self.path} cannot be read ({error})"
-            ) from error
-
-
-def list_packed(path: str) -> Listing:
+def list_packed(path: str) -> Samples:
     """List the rows of a packed file.
 
     labels: whole numbers or texts [N]; with classes, texts [C], numbers are places in it, else they are
@@ -49,32 +26,24 @@ def list_packed(path: str) -> Listing:
     file = Hdf5File(path)
     rows = require(file, "images", ("uint8",), (None, None, None, 3)).shape[0]
     next(file.blocks("images", 1), None)  # checks that the images are all there
-    arrays = file.arrays(("labels", "classes", "ids"))
+    arrays = file.arrays(("labels", "classes", "ids", "ids_offsets", "ids_bytes"))
     for name in ("labels", "ids"):
         if name in arrays and arrays[name].shape != (rows,):
             raise InvalidInput(f"{path}: {name} are {list(arrays[name].shape)}, images {rows}")
-    ids = _ids(file, arrays, rows)
+    ids = _texts(arrays["ids"], path) if "ids" in arrays else read_ids(file, arrays, rows)
     labels, classes = _labels(arrays, path)
-    return Listing(
-        path,
-        ids,
-        labels,
-        classes,
-        PackedReader(path, ids),
-        contents=(hash_file(path),),
-        files=(path,),
-    )
+    images = h5py.File(path, "r", locking=False)["images"]
 
+    def read(row: int) -> Image.Image:
+        try:
+            return Image.fromarray(images[row])
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            raise InvalidInput(f"sample {ids[row]} of {path} cannot be read ({error})") from error
 
-def _ids(file: Hdf5File, arrays: dict[str, Any], rows: int) -> list[str]:
-    if "ids" in arrays:
-        return _texts(arrays["ids"], file.source)
-    if "ids_offsets" not in file.tensors:
-        return [str(row) for row in range(rows)]
-    require(file, "ids_offsets", ("int64",), (rows + 1,))
-    require(file, "ids_bytes", ("uint8",), (None,))
-    packed = file.arrays(("ids_offsets", "ids_bytes"))
-    return unpack_ids(packed["ids_offsets"], packed["ids_bytes"], file.source)
+    return Samples(
+        SetName.of_path(path), path, ids, labels, classes, lambda wanted: [read(row) for row in wanted],
+        contents=(hash_file(path),), files=(path,),
+    )  # fmt: skip
 
 
 def _labels(

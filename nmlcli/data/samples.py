@@ -1,15 +1,18 @@
 """An ordered set of samples: what every kind of DATA is opened as, and how a set is named."""
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nmlcli.provenance import Record
+from nmlcli.data.listing import recount
+from nmlcli.provenance import Record, canonical
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,39 +80,80 @@ def split_name(spec: str) -> tuple[SetName | None, str]:
 class Samples:
     """An ordered set of N samples; row i of every product is sample i.
 
-    ids: unique texts [N]. labels: int64 [N], or None. clean_labels: int64 [N] where noisy labels were
-    laid over. classes: names in the order of the numbers. noise: of the labels, as in a Record (None:
-    not known). identity: a hash of ids, labels, classes and contents. files: what it was read from,
-    for `--reuse`. read(i): sample i as an RGB image; raises InvalidInput with the sample's id; can be
-    pickled, for workers. parents: records of the products it was made with (labels laid over it).
-    texts: [N] or None. paths: the files of the images [N], where each has its own; a path may go
-    through an archive (`train.tar/dog/1.jpg`). read_many: of the source, where many at once are faster.
+    source: how the user named it, for messages. ids: unique texts [N]. labels: int64 [N], or None.
+    classes: names in the order of the numbers. images(rows): the RGB images of rows int64 [M], in that
+    order; raises InvalidInput with a sample's id. sizes: bytes of each sample's file, int64 [N], or
+    None. contents: hashes of packed files, or whatever else decides what the images are. files: what
+    it was read from, for `--reuse`. texts, domains: [N] or None. paths: the files of the images [N],
+    where each has its own; a path may go through an archive (`train.tar/dog/1.jpg`). clean_labels:
+    int64 [N] where noisy labels were laid over. noise: of the labels, as in a Record (None: not
+    known). parents: records of the products it was made with (labels laid over it).
     """
 
     name: SetName
+    source: str
     ids: Sequence[str]
     labels: NDArray[np.int64] | None
-    clean_labels: NDArray[np.int64] | None
     classes: tuple[str, ...] | None
-    noise: dict[str, Any] | None
-    identity: str
-    files: tuple[str | Path, ...]
-    read: "Callable[[int], Image]"
-    parents: tuple[Record, ...] = ()
+    images: "Callable[[NDArray[np.int64]], list[Image]]"
+    sizes: NDArray[np.int64] | None = None
+    contents: tuple[str, ...] = ()
+    files: tuple[str | Path, ...] = ()
     texts: Sequence[str] | None = None
     paths: Sequence[str] | None = None
-    read_many: "Callable[[NDArray[np.int64]], list[Image]] | None" = None
+    domains: Sequence[str] | None = None
+    clean_labels: NDArray[np.int64] | None = None
+    noise: dict[str, Any] | None = None
+    parents: tuple[Record, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def images(self, rows: NDArray[np.int64]) -> "list[Image]":
-        """Read several samples, by their rows [M], in that order."""
-        if self.read_many is not None:
-            return self.read_many(rows)
-        return [self.read(int(row)) for row in rows]
+    def read(self, row: int) -> "Image":
+        """The image of one sample."""
+        return self.images(np.array([row]))[0]
+
+    def take(self, rows: NDArray[np.int64]) -> "Samples":
+        """The samples of these rows [M], in that order; the extent of their noise is counted anew."""
+
+        def of(values: Sequence[Any] | None) -> list[Any] | None:
+            return None if values is None else [values[row] for row in rows]
+
+        def at(values: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+            return None if values is None else values[rows]
+
+        noise, labels, clean = self.noise, at(self.labels), at(self.clean_labels)
+        if noise is not None and labels is not None:
+            known_clean = labels if noise.get("flipped") == 0 else None
+            counted_from = clean if clean is not None else known_clean
+            noise = noise if counted_from is None else recount(noise, labels, counted_from)
+        return replace(
+            self, noise=noise, ids=of(self.ids) or [], labels=labels, clean_labels=clean,
+            images=lambda some: self.images(rows[some]), sizes=at(self.sizes), texts=of(self.texts),
+            paths=of(self.paths), domains=of(self.domains),
+        )  # fmt: skip
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of ids, labels, classes, texts, file sizes and packed contents: 32 hex digits."""
+        digest = hashlib.sha256()
+        for part in (
+            canonical(list(self.ids)).encode(),
+            _bytes(self.labels),
+            _bytes(self.clean_labels),
+            canonical(self.classes).encode(),
+            canonical(None if self.texts is None else list(self.texts)).encode(),
+            _bytes(self.sizes),
+            canonical(self.contents).encode(),
+        ):
+            digest.update(len(part).to_bytes(8, "little"))  # so that no two splits of bytes are alike
+            digest.update(part)
+        return digest.hexdigest()[:32]
 
     def facts(self) -> dict[str, Any]:
         """What a record says of the set: its name, whole and in parts, and its identity."""
-        parts = {"task": self.name.task, "domain": self.name.domain, "split": self.name.split}
-        return {"name": str(self.name), **parts, "identity": self.identity}
+        return {"name": str(self.name), **asdict(self.name), "identity": self.identity}
+
+
+def _bytes(numbers: NDArray[np.int64] | None) -> bytes:
+    return b"" if numbers is None else np.ascontiguousarray(numbers, dtype="<i8").tobytes()

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmlcli.errors import InvalidInput, UsageError
+from nmlcli.products.formats import TABLES
 
 if TYPE_CHECKING:
-    from nmlcli.data.listing import Listing
-    from nmlcli.data.samples import Samples, SetName
+    from nmlcli.data.samples import Samples
 
 _PARTS = re.compile(r"\{([^{}]*)\}")
 _GLOB = re.compile(r"[*?\[]")
@@ -41,45 +41,42 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class Source:
-    """A form of DATA: how it is written, what it is, whether a name has it, how it is listed."""
+    """A form of DATA: how it is written, what it is, whether a name has it, how it is opened."""
 
     form: str
     help: str
     matches: Callable[[str], bool]
-    listing: "Callable[[str, SourceOptions], Listing]"
+    open: "Callable[[str, SourceOptions], Samples]"
 
 
-def _stdin(spec: str, options: SourceOptions) -> "Listing":
-    from nmlcli.data.tabular import list_table
-
-    return list_table("-", options.root or ".", options)
-
-
-def _builtin(spec: str, options: SourceOptions) -> "Listing":
+def _builtin(spec: str, options: SourceOptions) -> "Samples":
     from nmlcli.data.named import list_builtin
 
-    return list_builtin(_with_domain(spec, options))
+    if options.domain and spec.count(":") == 3 and not spec.endswith(f":{options.domain}"):
+        raise UsageError(f"{spec} is of another domain than {options.domain}", "give one of them")
+    named = not options.domain or spec.count(":") == 3
+    return list_builtin(spec if named else f"{spec}:{options.domain}")
 
 
-def _folder(spec: str, options: SourceOptions) -> "Listing":
+def _folder(spec: str, options: SourceOptions) -> "Samples":
     from nmlcli.data.folders import list_folder
 
     return list_folder(spec)
 
 
-def _archives(spec: str, options: SourceOptions) -> "Listing":
+def _archives(spec: str, options: SourceOptions) -> "Samples":
     from nmlcli.data.archives import list_archives
 
     return list_archives(spec, expand_pattern(spec))
 
 
-def _table(spec: str, options: SourceOptions) -> "Listing":
+def _table(spec: str, options: SourceOptions) -> "Samples":
     from nmlcli.data.tabular import list_table
 
     return list_table(spec, options.root or str(Path(spec).parent), options)
 
 
-def _packed(spec: str, options: SourceOptions) -> "Listing":
+def _packed(spec: str, options: SourceOptions) -> "Samples":
     from nmlcli.data.packed import list_packed
 
     return list_packed(spec)
@@ -90,27 +87,22 @@ def _suffix(*suffixes: str) -> Callable[[str], bool]:
 
 
 SOURCES = {
-    "stdin": Source("-", "a table on stdin", lambda spec: spec == "-", _stdin),
+    "stdin": Source("-", "a table on stdin", lambda spec: spec == "-", _table),
     "builtin": Source(
-        "builtin:NAME:SPLIT[:DOMAIN]",
-        "generated images, see nml data list",
-        lambda spec: spec.startswith("builtin:"),
-        _builtin,
+        "builtin:NAME:SPLIT[:DOMAIN]", "generated images, see nml data list",
+        lambda spec: spec.startswith("builtin:"), _builtin,
     ),
     "folder": Source("DIR", "images below class folders", lambda spec: Path(spec).is_dir(), _folder),
     "archive": Source(
         "FILE.tar, 'part-{00..11}.tar', '*.tar'", "tars of class folders", _suffix(".tar"), _archives
     ),
     "table": Source(
-        "TABLE.csv .tsv .jsonl",
-        "a row a sample: image, label, id",
-        _suffix(".csv", ".tsv", ".jsonl"),
-        _table,
+        "TABLE.csv .tsv .jsonl", "a row a sample: image, label, id", _suffix(*TABLES), _table
     ),
     "packed": Source(
         "FILE.h5", "images uint8 [N,H,W,3], labels, ids", _suffix(".h5", ".hdf5"), _packed
     ),
-}
+}  # fmt: skip
 
 
 def open_samples(spec: str, options: SourceOptions | None = None) -> "Samples":
@@ -118,53 +110,36 @@ def open_samples(spec: str, options: SourceOptions | None = None) -> "Samples":
 
     Raises UsageError for a name that has no form, InvalidInput for what is missing or damaged.
     """
+    from nmlcli.data.listing import check_ids
     from nmlcli.data.overlay import lay_labels, select_classes, select_domain, take_first
-    from nmlcli.data.samples import SetName, split_name
+    from nmlcli.data.samples import split_name
     from nmlcli.products.labels import read_labels
 
     options = options or SourceOptions()
-    given, spec = split_name(spec)
+    name, spec = split_name(spec)
     source = find_source(spec)
     if options.labels == "-" and spec == "-":
         raise UsageError("the set and its labels are both on stdin", "name a file for one of them")
-    everything = listing = source.listing(spec, options)
+    everything = samples = source.open(spec, options)
     if options.domain and source is not SOURCES["builtin"]:
-        listing = select_domain(listing, options.domain)
-    chosen_by_table = options.classes and listing.labels is None and options.labels
+        samples = select_domain(samples, options.domain)
+    chosen_by_table = options.classes and samples.labels is None and options.labels
     if options.classes and not chosen_by_table:
-        listing = select_classes(listing, options.classes)
+        samples = select_classes(samples, options.classes)
     if options.limit is not None and not chosen_by_table:
-        listing = take_first(listing, options.limit)
+        samples = take_first(samples, options.limit)
     if options.labels:
-        columns = {"label_column": options.label_column, "id_column": options.id_column}
-        listing = lay_labels(listing, read_labels(options.labels, **columns), everything)
+        table = read_labels(
+            options.labels, label_column=options.label_column, id_column=options.id_column
+        )
+        samples = lay_labels(samples, table, everything)
         if options.labels != "-":
-            listing = replace(listing, files=(*listing.files, options.labels))
+            samples = replace(samples, files=(*samples.files, options.labels))
     if options.classes and chosen_by_table:
-        listing = select_classes(listing, options.classes)
-        listing = take_first(listing, options.limit or len(listing))
-    return listing.samples(given or _name(spec, options) or SetName.of_path(spec))
-
-
-def _name(spec: str, options: SourceOptions) -> "SetName | None":
-    """The name of a set that lies in no folder; None: it is named by its path."""
-    from nmlcli.data.samples import SetName
-
-    if spec == "-":
-        return SetName("stdin", options.domain)
-    if spec.startswith("builtin:"):
-        from nmlcli.data.named import name_builtin
-
-        return name_builtin(_with_domain(spec, options))
-    return None
-
-
-def _with_domain(spec: str, options: SourceOptions) -> str:
-    if not options.domain:
-        return spec
-    if spec.count(":") == 3 and not spec.endswith(f":{options.domain}"):
-        raise UsageError(f"{spec} is of another domain than {options.domain}", "give one of them")
-    return spec if spec.count(":") == 3 else f"{spec}:{options.domain}"
+        samples = select_classes(samples, options.classes)
+        samples = take_first(samples, options.limit or len(samples))
+    check_ids(samples.ids, samples.source)
+    return samples if name is None else replace(samples, name=name)
 
 
 def find_source(spec: str) -> Source:

@@ -1,8 +1,7 @@
 """Tables: a row a sample, with the path of its image, its label, its id, its text, its domain."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmlcli.data.archives import Member, read_members
-from nmlcli.data.images import ImageReader
-from nmlcli.data.listing import Listing
+from nmlcli.data.images import image_reader
+from nmlcli.data.samples import Samples, SetName
 from nmlcli.data.sources import SourceOptions
 from nmlcli.errors import InvalidInput
-from nmlcli.products.labels import CLEAN, Labels, class_order, column_ids, column_names, number
-from nmlcli.products.tables import Table, missing_column, read_sidecar, read_table
+from nmlcli.products.labels import column_ids, labels_of_table
+from nmlcli.products.tables import Table, missing_column, read_table
 from nmlcli.provenance import hash_file
 
 DOMAIN = "domain"  # the column that --domain selects by
 
 
-def list_table(source: str, root: str, options: SourceOptions) -> Listing:
+def list_table(source: str, root: str, options: SourceOptions) -> Samples:
     """List the rows of a table; image paths start from root.
 
     A path may go into a tar (`train.tar/dog/1.jpg`). A table made by nml brings its classes and its
@@ -33,19 +32,25 @@ def list_table(source: str, root: str, options: SourceOptions) -> Listing:
     ids = column_ids(table, options.id_column)
     if options.image_column not in table.columns and options.text_column not in table.columns:
         raise missing_column(options.image_column, table.columns, table.source, "--image-column")
-    listing = Listing(
-        table.source,
-        ids,
-        None,
-        None,
-        _Imageless(table.source),
-        files=() if source == "-" else (source,),
-        texts=_optional(table, options.text_column),
-        domains=_optional(table, DOMAIN),
-    )
+    samples = Samples(
+        SetName("stdin", options.domain) if source == "-" else SetName.of_path(source), table.source,
+        ids, None, None, partial(_no_images, table.source), files=() if source == "-" else (source,),
+        texts=_optional(table, options.text_column), domains=_optional(table, DOMAIN),
+    )  # fmt: skip
     if options.image_column in table.columns:
-        listing = _with_images(listing, table, root, options.image_column)
-    return _with_labels(listing, table, source, options)
+        samples = _with_images(samples, table, root, options.image_column)
+    column = options.label_column
+    if column not in table.columns and column == "label":
+        return samples
+    labels = labels_of_table(table, source, ids, column)
+    return replace(
+        samples,
+        labels=labels.labels,
+        clean_labels=labels.clean_labels,
+        classes=labels.classes,
+        noise=labels.noise,
+        parents=() if labels.record is None else (labels.record,),
+    )
 
 
 def _columns(options: SourceOptions, table: Table) -> SourceOptions:
@@ -65,23 +70,17 @@ def _optional(table: Table, column: str) -> list[str] | None:
     return ["" if value is None else str(value) for value in table.column(column)]
 
 
-class _Imageless:
-    """Reading from a table that has texts alone."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-
-    def __call__(self, index: int) -> Any:
-        raise InvalidInput(f"{self.source} has no images", "name their column with --image-column")
+def _no_images(source: str, rows: NDArray[np.int64]) -> Any:
+    raise InvalidInput(f"{source} has no images", "name their column with --image-column")
 
 
-def _with_images(listing: Listing, table: Table, root: str, column: str) -> Listing:
+def _with_images(samples: Samples, table: Table, root: str, column: str) -> Samples:
     @cache
     def members(archive: str) -> dict[str, Member]:
         return {member.name: member for member in read_members(archive)}
 
     files, offsets, sizes, paths = [], [], [], []
-    for row, (sample, value) in enumerate(zip(listing.ids, table.column(column), strict=True), start=1):
+    for row, (sample, value) in enumerate(zip(samples.ids, table.column(column), strict=True), start=1):
         where = f"{table.source}: row {row} (sample {sample})"
         if not isinstance(value, str) or not value:
             raise InvalidInput(f"{where} names no image")
@@ -91,21 +90,21 @@ def _with_images(listing: Listing, table: Table, root: str, column: str) -> List
             member = members(f"{outer}.tar").get(inner)
             if member is None:
                 raise InvalidInput(f"{where}: {outer}.tar has no {inner}")
-            place = (f"{outer}.tar", member.offset, member.size)
+            file, offset, size = f"{outer}.tar", member.offset, member.size
         else:
-            place = (path, 0, _size(path, where))
-        files.append(place[0])
-        offsets.append(place[1])
-        sizes.append(place[2])
+            file, offset, size = path, 0, _size(path, where)
+        files.append(file)
+        offsets.append(offset)
+        sizes.append(size)
         paths.append(path)
     lengths = np.array(sizes, dtype=np.int64)
     archives = sorted({file for file, path in zip(files, paths, strict=True) if file != path})
     return replace(
-        listing,
-        read=ImageReader(listing.ids, files, np.array(offsets, dtype=np.int64), lengths),
+        samples,
+        images=image_reader(samples.ids, files, np.array(offsets, dtype=np.int64), lengths),
         sizes=lengths,
         contents=tuple(hash_file(archive) for archive in archives),
-        files=(*listing.files, *dict.fromkeys(files)),
+        files=(*samples.files, *dict.fromkeys(files)),
         paths=paths,
     )
 
@@ -118,37 +117,3 @@ def _size(path: str, where: str) -> int:
             f"{where}: image {path} cannot be read ({error.strerror})",
             "give the folder that the paths start from with --root",
         ) from error
-
-
-def _with_labels(listing: Listing, table: Table, source: str, options: SourceOptions) -> Listing:
-    column = options.label_column
-    if column not in table.columns and column == "label":
-        return listing
-    names = column_names(table, column, "--label-column")
-    clean = column_names(table, CLEAN) if CLEAN in table.columns else None
-    record = None if source == "-" else read_sidecar(source)
-    if record is not None and record.options.get("label_column", column) != column:
-        record = None  # it speaks of another column
-    classes = (record and record.classes) or class_order({*names, *(clean or ())})
-    labels = Labels(
-        listing.ids,
-        number(names, classes, table.source),
-        _numbers(clean, classes, table.source),
-        classes,
-        record,
-        table.source,
-    )
-    return replace(
-        listing,
-        labels=labels.labels,
-        clean_labels=labels.clean_labels,
-        classes=classes,
-        noise=labels.noise,
-        parents=(record,) if record is not None else (),
-    )
-
-
-def _numbers(
-    names: Sequence[str] | None, classes: tuple[str, ...], source: str
-) -> NDArray[np.int64] | None:
-    return None if names is None else number(names, classes, source)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from nmlcli.errors import InvalidInput, first
 from nmlcli.products.container import (
     Array,
+    Arrays,
     Container,
     Rows,
     foreign_record,
@@ -101,7 +102,7 @@ def unpack_features(container: Container) -> Features:
     arrays = container.arrays(_BESIDE)
     return Features(
         record=record,
-        ids=_read_ids(container, arrays, rows),
+        ids=read_ids(container, arrays, rows),
         labels=_read_labels(container, arrays, "labels", record),
         clean_labels=_read_labels(container, arrays, "clean_labels", record),
         dtype=np.dtype(np.float16) if tensor.dtype == "float16" else np.dtype(np.float32),
@@ -122,15 +123,19 @@ def pack_ids(ids: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     return offsets, np.frombuffer(joined + bytes(-len(joined) % 8), dtype=np.uint8)
 
 
-def unpack_ids(offsets: NDArray[np.int64], packed: NDArray[np.uint8], source: str) -> list[str]:
-    """Ids from their offsets and bytes; raises InvalidInput where they are damaged or not unique."""
+def read_ids(container: Container, arrays: Arrays, rows: int) -> list[str]:
+    """The ids of N rows from a file's arrays, row numbers where it has none.
+
+    Raises InvalidInput where they are damaged or not unique.
+    """
+    if "ids_offsets" not in arrays and "ids_bytes" not in arrays:
+        return [str(row) for row in range(rows)]
+    require(container, "ids_offsets", ("int64",), (rows + 1,))
+    require(container, "ids_bytes", ("uint8",), (None,))
+    source, offsets, packed = container.source, arrays["ids_offsets"], arrays["ids_bytes"]
     end = int(offsets[-1])
-    if (
-        offsets[0] != 0
-        or (np.diff(offsets) < 0).any()
-        or len(packed) != end + -end % 8
-        or packed[end:].any()
-    ):
+    in_order = offsets[0] == 0 and (np.diff(offsets) >= 0).all()
+    if not in_order or len(packed) != end + -end % 8 or packed[end:].any():
         raise InvalidInput(f"{source}: its ids are damaged")
     text, bounds = packed.tobytes(), offsets.tolist()
     try:
@@ -155,14 +160,6 @@ def _check_own(container: Container, record: Record, shape: tuple[int, int]) -> 
         )
     if any(tensor.start % 8 for tensor in container.tensors.values()):
         raise InvalidInput(f"{container.source}: its arrays do not start at multiples of 8")
-
-
-def _read_ids(container: Container, arrays: dict[str, Array], rows: int) -> list[str]:
-    if "ids_offsets" not in arrays and "ids_bytes" not in arrays:
-        return [str(row) for row in range(rows)]
-    require(container, "ids_offsets", ("int64",), (rows + 1,))
-    require(container, "ids_bytes", ("uint8",), (None,))
-    return unpack_ids(arrays["ids_offsets"], arrays["ids_bytes"], container.source)
 
 
 def _read_labels(

@@ -51,20 +51,20 @@ def read_labels(source: str, *, label_column: str = "label", id_column: str = "i
     label, a repeated id and a label outside the record's classes.
     """
     table = read_table(source)
+    return labels_of_table(table, source, column_ids(table, id_column), label_column)
+
+
+def labels_of_table(table: Table, source: str, ids: Sequence[str], label_column: str) -> Labels:
+    """The labels in a table that was read from source, for its rows' ids [N]; else as read_labels."""
     record = None if source == "-" else read_sidecar(source)
     if record is not None and record.options.get("label_column", label_column) != label_column:
         record = None  # it speaks of another column
     names = column_names(table, label_column, "--label-column")
     clean_names = column_names(table, CLEAN) if CLEAN in table.columns else None
     classes = (record and record.classes) or class_order({*names, *(clean_names or ())})
-    return Labels(
-        ids=column_ids(table, id_column),
-        labels=number(names, classes, table.source),
-        clean_labels=None if clean_names is None else number(clean_names, classes, table.source),
-        classes=classes,
-        record=record,
-        source=table.source,
-    )
+    numbers = number(names, classes, table.source)
+    clean = None if clean_names is None else number(clean_names, classes, table.source)
+    return Labels(ids, numbers, clean, classes, record, table.source)
 
 
 def class_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -127,21 +127,22 @@ def number(names: Sequence[str], classes: Sequence[str], source: str) -> NDArray
 
 
 def align(
-    labels: Labels, ids: Sequence[str], source: str
+    labels: Labels, ids: Sequence[str], source: str, everything: Sequence[str] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
     """Labels and clean labels int64 [N] for samples, joined by id.
 
-    ids: of the samples [N]. source: the samples' set, for messages. Raises InvalidInput, naming the
-    first three, where a sample has no label or a label no sample.
+    ids: of the samples [N]. source: the samples' set, for messages. everything: the ids that may be
+    labelled without being wanted here, those wanted among them. Raises InvalidInput, naming the first
+    three, where a sample has no label or a label no sample.
     """
+    known = set(ids if everything is None else everything)
+    spare = [name for name in labels.ids if name not in known]
+    if spare:
+        raise InvalidInput(f"{labels.source} labels samples that {source} lacks: {first(spare)}")
     rows = {name: row for row, name in enumerate(labels.ids)}
     unlabelled = [name for name in ids if name not in rows]
     if unlabelled:
         raise InvalidInput(f"{labels.source} has no label for samples of {source}: {first(unlabelled)}")
-    if len(rows) > len(ids):
-        samples = set(ids)
-        spare = [name for name in labels.ids if name not in samples]
-        raise InvalidInput(f"{labels.source} labels samples that {source} lacks: {first(spare)}")
     order = np.fromiter((rows[name] for name in ids), dtype=np.int64, count=len(ids))
     clean = None if labels.clean_labels is None else labels.clean_labels[order]
     return labels.labels[order], clean

@@ -1,6 +1,5 @@
 import gzip
 import io
-import pickle
 import tarfile
 from pathlib import Path
 
@@ -20,11 +19,6 @@ def test_a_tar_keeps_its_order_and_is_read_by_offset(tar: str, make) -> None:
     assert samples.labels.tolist() == [1, 1, 2, 0]
     for row in (3, 0, 2, 1):
         assert (np.asarray(samples.read(row)) == make.pixels(row)).all()
-
-
-def test_reading_survives_pickling(tar: str, make) -> None:
-    read = pickle.loads(pickle.dumps(open_samples(tar).read))
-    assert (np.asarray(read(2)) == make.pixels(2)).all()
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

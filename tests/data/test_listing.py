@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from nmlcli.data.archives import list_archives
 from nmlcli.data.images import decode
-from nmlcli.data.listing import Listing, ids_of_paths
-from nmlcli.data.samples import SetName
+from nmlcli.data.listing import check_ids, ids_of_paths
+from nmlcli.data.samples import Samples, SetName
 from nmlcli.errors import InvalidInput
 
 PATHS = st.lists(
@@ -38,23 +38,21 @@ def test_ids_of_several_parts_are_unique(parts: list[list[str]]) -> None:
 @given(st.integers(1, 30), st.data())
 def test_a_selection_of_a_selection_reads_the_right_samples(count: int, data: st.DataObject) -> None:
     rows = st.lists(st.integers(0, count - 1), min_size=1, unique=True)
-    listing = Listing(
-        "s", [f"i{n}" for n in range(count)], np.arange(count), tuple(map(str, range(count))), int,
-        read_many=lambda indices: indices.tolist(),
-    )  # fmt: skip
+    ids, classes = [f"i{n}" for n in range(count)], tuple(map(str, range(count)))
+    samples = Samples(SetName("s"), "s", ids, np.arange(count), classes, lambda rows: rows.tolist())
     first = np.array(data.draw(rows))
     second = np.array(data.draw(st.lists(st.integers(0, len(first) - 1), min_size=1)))
-    taken = listing.take(first).take(second)
+    taken = samples.take(first).take(second)
     wanted = first[second].tolist()
     assert [taken.read(row) for row in range(len(taken))] == wanted
-    assert taken.read_many(np.arange(len(taken))) == wanted
+    assert taken.images(np.arange(len(taken))) == wanted
     assert list(taken.ids) == [f"i{n}" for n in wanted]
     assert taken.labels.tolist() == wanted
 
 
 def test_an_identity_tells_apart_what_looks_alike_when_joined() -> None:
     def identity(ids: list[str], labels: np.ndarray | None = None, **more: object) -> str:
-        return Listing("s", ids, labels, None, int, **more).identity()
+        return Samples(SetName("s"), "s", ids, labels, None, list, **more).identity
 
     numbers = np.array([1, 2])
 
@@ -69,7 +67,7 @@ def test_an_identity_tells_apart_what_looks_alike_when_joined() -> None:
 
 def test_equal_ids_are_an_error_that_names_three() -> None:
     with pytest.raises(InvalidInput, match=r"s: ids repeat: a, b, c and 1 more"):
-        Listing("s", list("abcdabcde"), None, None, int).samples(SetName("s"))
+        check_ids(list("abcdabcde"), "s")
 
 
 def _encoded(form: str) -> bytes:
@@ -118,7 +116,7 @@ def test_a_damaged_tar_is_read_or_refused(tmp_path, damage, kept: float) -> None
     path = tmp_path / "d.tar"
     path.write_bytes(_damaged(_packed(), damage, kept))
     try:
-        listing = list_archives(str(path), [str(path)])
-        assert all(listing.read(row).mode == "RGB" for row in range(len(listing)))
+        samples = list_archives(str(path), [str(path)])
+        assert all(samples.read(row).mode == "RGB" for row in range(len(samples)))
     except InvalidInput as error:
         assert "d.tar" in str(error)

@@ -45,8 +45,7 @@ def test_an_error_comes_at_its_place_and_names_the_sample(folder: str, workers: 
 
 def test_only_a_few_batches_are_prepared_ahead_and_none_after_the_end(tar: str) -> None:
     samples, read = open_samples("builtin:glyphs:val"), []
-    plain = samples.read
-    counting = replace(samples, read=lambda row: (read.append(row), plain(row))[1], read_many=None)
+    counting = replace(samples, images=lambda rows: (read.extend(rows), samples.images(rows))[1])
     batches = load_batches(counting, np.arange(1000), pixels, 10, workers=2)
     next(batches)
     time.sleep(0.2)
@@ -60,8 +59,7 @@ def test_only_a_few_batches_are_prepared_ahead_and_none_after_the_end(tar: str) 
 
 def test_a_cache_reads_once_and_keeps_to_its_budget(tar: str, make) -> None:
     samples, read = open_samples(tar), []
-    plain = samples.read
-    counting = replace(samples, read=lambda row: (read.append(row), plain(row))[1])
+    counting = replace(samples, images=lambda rows: (read.extend(rows), samples.images(rows))[1])
     kept = cached(counting, 3 * 8 * 8 * 3)  # bytes of three images
     for _ in range(3):
         for row in range(4):

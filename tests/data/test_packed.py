@@ -1,4 +1,3 @@
-import pickle
 from pathlib import Path
 
 import h5py
@@ -24,10 +23,8 @@ def test_rows_are_samples(tmp_path: Path) -> None:
     assert list(samples.ids) == ["0", "1", "2", "3", "4"]
     assert samples.classes == ("2", "9", "10")
     assert samples.labels.tolist() == [2, 1, 0, 2, 0]
-    read = pickle.loads(pickle.dumps(samples.read))
     for row in (4, 0, 2):
         assert (np.asarray(samples.read(row)) == IMAGES[row]).all()
-        assert (np.asarray(read(row)) == IMAGES[row]).all()
 
 
 def test_names_and_ids(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmlcli.errors import InvalidInput, NmlError
@@ -24,6 +24,7 @@ VALUES = (
 LINES = st.lists(st.dictionaries(st.text(min_size=1), VALUES, max_size=5), max_size=6)
 
 
+@settings(deadline=None)
 @given(LINES)
 def test_what_is_merged_is_read_back(tmp_path_factory, lines):
     path = str(tmp_path_factory.mktemp("results") / "r.jsonl")
