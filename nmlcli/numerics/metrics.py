@@ -31,12 +31,6 @@ def softmax(logits: Logits) -> Float64:
     return np.exp(log_softmax(logits))
 
 
-def accuracy(labels: Labels, predictions: Labels) -> float:
-    """The fraction of rows predicted right."""
-    _check(labels, predictions)
-    return float(np.mean(labels == predictions))
-
-
 def accuracy_interval(correct: int, rows: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of an accuracy (1927): low and high, in [0, 1].
 

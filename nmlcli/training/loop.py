@@ -45,16 +45,16 @@ def fit(
     and the mean of every scalar over its steps. Raises NmlError, naming the step, where the loss
     is not finite.
     """
+    scaler = scaler or torch.amp.GradScaler(enabled=False)  # which passes everything through
     total = epochs * steps_per_epoch
     step = start_epoch * steps_per_epoch
-    context = autocast or nullcontext()
     shown = time.monotonic()
     for epoch in range(start_epoch, epochs):
         history: dict[str, list[Tensor]] = defaultdict(list)
         for batch in batches(epoch):
             schedule(step)
             optimiser.zero_grad(set_to_none=True)
-            with context:
+            with autocast or nullcontext():
                 values = objective(batch)
             _update(values["loss"], optimiser, scaler, clip)
             for name, value in values.items():
@@ -72,28 +72,15 @@ def fit(
 
 
 def _update(
-    loss: Tensor,
-    optimiser: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler | None,
-    clip: float | None,
+    loss: Tensor, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip: float | None
 ) -> None:
-    if scaler is None:
-        loss.backward()  # type: ignore[no-untyped-call]
-        _clip(optimiser, clip)
-        optimiser.step()
-        return
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     if clip is not None:
         scaler.unscale_(optimiser)
-        _clip(optimiser, clip)
-    scaler.step(optimiser)
-    scaler.update()
-
-
-def _clip(optimiser: torch.optim.Optimizer, clip: float | None) -> None:
-    if clip is not None:
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, clip)
+    scaler.step(optimiser)
+    scaler.update()
 
 
 def _means(history: dict[str, list[Tensor]], done: int, latest: int = 0) -> Means:

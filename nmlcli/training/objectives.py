@@ -46,15 +46,8 @@ class Mixer:
         from timm.data.mixup import Mixup
 
         self.seed = seed
-        self.mix: Any = Mixup(  # type: ignore[no-untyped-call]
-            mixup_alpha=mixup,
-            cutmix_alpha=cutmix,
-            prob=1.0,
-            switch_prob=0.5,
-            mode="batch",
-            label_smoothing=0.0,  # the objective's business; timm would take 0.1
-            num_classes=num_classes,
-        )
+        # Smoothing is the objective's business; timm would take 0.1 of it. The rest is as timm has it.
+        self.mix: Any = Mixup(mixup, cutmix, label_smoothing=0.0, num_classes=num_classes)  # type: ignore[no-untyped-call]
 
     def __call__(self, images: Tensor, labels: Tensor, step: int) -> Examples:
         from nmlcli.training.pixels import TURNS

@@ -16,28 +16,14 @@ if TYPE_CHECKING:
 Schedule = Callable[[int], None]
 
 
-def cosine(
-    optimiser: Optimizer,
-    total_steps: int,
-    warmup_steps: int = 0,
-    warmup_lr: float = 0.0,
-    final: float = 0.0,
-) -> Schedule:
-    """Half a cosine a step, from each group's own rate towards `final` at step total_steps.
-
-    Over the first warmup_steps the rate rises linearly from warmup_lr. Call before an optimiser's
-    state is loaded: the rates found now are the ones to fall from.
-    """
+def cosine(optimiser: Optimizer, total_steps: int) -> Schedule:
+    """Half a cosine, step by step, from each group's own rate to 0 at step total_steps."""
     rates = [float(group["lr"]) for group in optimiser.param_groups]
-    falling = max(1, total_steps - warmup_steps)
 
     def schedule(step: int) -> None:
+        part = min(1.0, step / max(1, total_steps))
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            if step < warmup_steps:
-                group["lr"] = warmup_lr + (rate - warmup_lr) * step / warmup_steps
-            else:
-                part = min(1.0, (step - warmup_steps) / falling)
-                group["lr"] = final + (rate - final) * (1 + math.cos(math.pi * part)) / 2
+            group["lr"] = rate * (1 + math.cos(math.pi * part)) / 2
 
     return schedule
 
@@ -68,26 +54,18 @@ def timm_optimiser(
 
 
 def timm_schedule(
-    optimiser: Optimizer,
-    name: str,
-    epochs: int,
-    steps_per_epoch: int,
-    warmup_epochs: int = 0,
-    warmup_lr: float = 0.0,
+    optimiser: Optimizer, name: str, epochs: int, steps_per_epoch: int, warmup_epochs: int
 ) -> Schedule:
-    """A schedule of SCHEDULES over all steps. Call before an optimiser's state is loaded."""
+    """A schedule of SCHEDULES over all steps, after a line from 0 over the first warmup_epochs.
+
+    Call before an optimiser's state is loaded: the rates found now are the ones to fall from.
+    """
     from timm.scheduler import create_scheduler_v2  # type: ignore[attr-defined]
 
     scheduler, _ = create_scheduler_v2(
-        optimiser,
-        num_epochs=epochs,
-        min_lr=0.0,
-        warmup_lr=warmup_lr,
-        warmup_epochs=warmup_epochs,
-        warmup_prefix=False,
-        step_on_epochs=False,
-        updates_per_epoch=steps_per_epoch,
+        optimiser, num_epochs=epochs, min_lr=0.0, warmup_lr=0.0, warmup_epochs=warmup_epochs,
+        warmup_prefix=False, step_on_epochs=False, updates_per_epoch=steps_per_epoch,
         **SCHEDULES[name].settings,
-    )
+    )  # fmt: skip
     schedule: Schedule = scheduler.step_update
     return schedule

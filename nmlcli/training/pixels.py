@@ -83,11 +83,7 @@ class RandomCrops:
 
 
 def _box(
-    draw: random.Random,
-    height: int,
-    width: int,
-    share: tuple[float, float],
-    ratio: tuple[float, float],
+    draw: random.Random, height: int, width: int, share: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[int, int, int, int] | None:
     """A box (top, left, height, width) of a random share of the area and shape, if one fits."""
     for _ in range(_ATTEMPTS):

@@ -109,15 +109,10 @@ def train(
     )
     head.train()
     fit(
-        objective(head, settings),
-        batches,
-        optimiser,
-        schedule=cosine(optimiser, settings.epochs * steps),
-        epochs=settings.epochs,
-        steps_per_epoch=steps,
-        after_epoch=after_epoch,
-        advance=advance,
-    )
+        _objective(head, settings), batches, optimiser,
+        schedule=cosine(optimiser, settings.epochs * steps), epochs=settings.epochs,
+        steps_per_epoch=steps, after_epoch=after_epoch, advance=advance,
+    )  # fmt: skip
     head.eval()
 
 
@@ -126,34 +121,24 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return rows // batch_size + (rows % batch_size > 1)
 
 
-def objective(head: TrainableHead, settings: Settings) -> Callable[[Batch], dict[str, Tensor]]:
+def _objective(head: TrainableHead, settings: Settings) -> Callable[[Batch], dict[str, Tensor]]:
     """Eq. 6: cross-entropy + lambda (mse L_MSE + cov L_COV + svd L_SVD), one view of each sample.
 
     Without any weight the terms are not computed, and what is left is MLP tuning to the bit.
     """
-    mse, cov, svd = (settings.lambda_ * weight for weight in (settings.mse, settings.cov, settings.svd))
+    weights = {term: settings.lambda_ * getattr(settings, term) for term in ("mse", "cov", "svd")}
+    top, reduction = settings.top, settings.reduction
 
-    def cross_entropy(batch: Batch) -> dict[str, Tensor]:
-        features, labels = batch
-        loss = F.cross_entropy(head(features)[1], labels)
-        return {"loss": loss, "cross_entropy": loss}
-
-    def regularised(batch: Batch) -> dict[str, Tensor]:
+    def loss_of(batch: Batch) -> dict[str, Tensor]:
         features, labels = batch
         transformed, logits = head(features)
         loss = F.cross_entropy(logits, labels)
-        weighted, terms = nmtune_loss(
-            features,
-            transformed,
-            mse=mse,
-            cov=cov,
-            svd=svd,
-            top=settings.top,
-            reduction=settings.reduction,
-        )
+        if not any(weights.values()):
+            return {"loss": loss, "cross_entropy": loss}
+        weighted, terms = nmtune_loss(features, transformed, **weights, top=top, reduction=reduction)
         return {"loss": loss + weighted, "cross_entropy": loss, **terms}
 
-    return regularised if mse or cov or svd else cross_entropy
+    return loss_of
 
 
 @torch.no_grad()

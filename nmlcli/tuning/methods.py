@@ -41,9 +41,7 @@ METHODS = {
     "lp": Method("a linear probe", _TRAINING, linear_probe),
     "mlp": Method("an MLP below it", _TRAINING + _NETWORK, mlp),
     "nmtune": Method(
-        "the MLP with three terms that reshape its output",
-        _TRAINING + _NETWORK + _TERMS,
-        nmtune,
+        "the MLP with three terms that reshape its output", _TRAINING + _NETWORK + _TERMS, nmtune
     ),
 }
 

@@ -31,7 +31,7 @@ def test_fit_is_gradient_descent_with_the_schedule():
         objective,
         lambda epoch: [0, 4, 8],
         optimiser,
-        schedule=cosine(optimiser, 6, warmup_steps=2, warmup_lr=0.02),
+        schedule=cosine(optimiser, 6),
         epochs=2,
         steps_per_epoch=3,
         after_epoch=lambda epoch, means: seen.append((epoch, means["loss"])),
@@ -39,7 +39,7 @@ def test_fit_is_gradient_descent_with_the_schedule():
     x, y, w, losses = inputs.double().numpy(), targets.double().numpy(), [0.0] * 3, []
     for step in range(6):
         rows = range(4 * (step % 3), 4 * (step % 3) + 4)
-        rate = 0.02 + 0.08 * step / 2 if step < 2 else 0.05 * (1 + math.cos(math.pi * (step - 2) / 4))
+        rate = 0.05 * (1 + math.cos(math.pi * step / 6))
         residuals = [sum(x[i][d] * w[d] for d in range(3)) - y[i] for i in rows]
         losses.append(sum(r * r for r in residuals) / 4)
         for d in range(3):
