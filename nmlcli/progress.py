@@ -11,3 +11,12 @@ class Advance(Protocol):
 
 def silent(done: int, total: int | None, **values: float | str) -> None:
     """Show nothing."""
+
+
+def shifted(advance: Advance, before: int, everything: int, **shown: str) -> Advance:
+    """A callback for one part of a work, of which `before` is done, that shows the whole."""
+
+    def shift(done: int, total: int | None, **values: float | str) -> None:
+        advance(before + done, everything, **shown, **values)
+
+    return shift

@@ -13,9 +13,7 @@ class Extractor:
     """A network on its device. pixels: the transform of an image; columns: the features' width D."""
 
     def __init__(self, network: Network, precision: str, dtype: str) -> None:
-        self.network = network
-        self.device = device()
-        self.precision = precision
+        self.network, self.device, self.precision = network, device(), precision
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.module = network.module.eval().to(self.device)
         self.module.to(memory_format=torch.channels_last)
@@ -25,15 +23,10 @@ class Extractor:
         self.columns = int(self(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape[1])
 
     def __call__(self, images: Tensor) -> FloatBlock:
-        """Pooled features before the classifier: uint8 [B, 3, H, W] to [B, D] of the dtype."""
+        """Pooled features before the classifier, which timm calls pre-logits: uint8 [B, 3, H, W] to
+        [B, D] of the dtype."""
         with torch.inference_mode(), autocast(self.precision, self.device):
-            pooled = pooled_features(self.module, self.normalise(images)).float()
+            last = self.module.forward_features(self.normalise(images))  # type: ignore[operator]
+            pooled: Tensor = self.module.forward_head(last, pre_logits=True).float()  # type: ignore[operator]
         block: FloatBlock = pooled.to(self.dtype).cpu().numpy()
         return block
-
-
-def pooled_features(module: torch.nn.Module, images: Tensor) -> Tensor:
-    """A network's last layer but the classifier, [B, 3, H, W] to [B, D]; timm calls it pre-logits."""
-    last = module.forward_features(images)  # type: ignore[operator]
-    pooled: Tensor = module.forward_head(last, pre_logits=True)  # type: ignore[operator]
-    return pooled

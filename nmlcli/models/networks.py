@@ -19,16 +19,11 @@ from nmlcli.errors import InvalidInput, NmlError, UsageError
 from nmlcli.models.preprocessing import Preprocessing, of_timm, resized
 from nmlcli.models.schemes import Network, Wanted
 from nmlcli.products.formats import read_checkpoint
+from nmlcli.provenance import Facts, Record
 
 _UNFIT = (
-    RuntimeError,
-    KeyError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    SafetensorError,
-    EOFError,
-)
+    RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError, SafetensorError, EOFError,
+)  # fmt: skip
 
 
 def require_architecture(name: str) -> None:
@@ -60,13 +55,9 @@ def build(architecture: str, num_classes: int, size: int | None, seed: int) -> M
     """
     require_architecture(architecture)
     torch.manual_seed(keyed.scalar(seed, "init"))
+    sized = _size_argument(architecture, size)
     try:
-        module: Module = timm.create_model(
-            architecture,
-            pretrained=False,
-            num_classes=num_classes,
-            **_size_argument(architecture, size),
-        )
+        module: Module = timm.create_model(architecture, num_classes=num_classes, **sized)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise UsageError(
             f"timm cannot build {architecture} at {size or 'its own'} pixels: {error}"
@@ -90,21 +81,23 @@ def open_timm(architecture: str, weights: Path | None, wanted: Wanted, identity:
         module = _with_file(architecture, weights, wanted.size)
     else:
         module = _with_hub(architecture, wanted.size)
-    return _network(
-        module,
-        of_timm(module, wanted.size),
-        name=architecture if wanted.random_init or weights else tagged(architecture),
-        identity=identity,
-        architecture=architecture.partition(".")[0],
-        seed=wanted.seed if wanted.random_init else None,
-    )
+    name = architecture if wanted.random_init or weights else tagged(architecture)
+    facts = {"name": name, "architecture": architecture.partition(".")[0]}
+    seed = wanted.seed if wanted.random_init else None
+    return _network(module, of_timm(module, wanted.size), identity, {**facts, "seed": seed})
 
 
-def _network(module: Module, preprocessing: Preprocessing, **facts: Any) -> Network:
-    module.eval()
+def _network(
+    module: Module,
+    preprocessing: Preprocessing,
+    identity: str,
+    known: Facts,
+    record: Record | None = None,
+) -> Network:
+    """A network in evaluation mode; known: what else a record says of it, its pre-training if any."""
     unknown = dict.fromkeys(("objective", "data", "noise"))
-    model = {**unknown, **facts, "layer": "pre_logits", "preprocessing": preprocessing.facts()}
-    return Network(module, preprocessing, model)
+    taken = {"identity": identity, "layer": "pre_logits", "preprocessing": preprocessing.facts()}
+    return Network(module.eval(), preprocessing, {**unknown, **known, **taken}, record)
 
 
 def _with_file(architecture: str, weights: Path, size: int | None) -> Module:
@@ -127,14 +120,12 @@ def _with_file(architecture: str, weights: Path, size: int | None) -> Module:
     for width in widths:
         overlay = {"file": str(weights), "num_classes": width, "label_offset": 0}
         try:
-            module: Module = timm.create_model(
+            return timm.create_model(
                 architecture, pretrained=True, num_classes=width, pretrained_cfg_overlay=overlay,
                 **_size_argument(architecture, size),
             )  # fmt: skip
         except _UNFIT as error:
             unfit = error
-        else:
-            return module
     raise InvalidInput(f"{weights} does not fit {architecture}: {_brief(unfit)}") from unfit
 
 
@@ -143,10 +134,9 @@ def _with_hub(architecture: str, size: int | None) -> Module:
     reached = _hub_answers()
     if not reached:  # else huggingface_hub tries again and again for 40 seconds
         huggingface_hub.constants.HF_HUB_OFFLINE = True
+    sized = _size_argument(architecture, size)
     try:
-        module: Module = timm.create_model(
-            architecture, pretrained=True, **_size_argument(architecture, size)
-        )
+        module: Module = timm.create_model(architecture, pretrained=True, **sized)
     except (OSError, RuntimeError) as error:
         why = _brief(error) if reached else "it cannot be reached"
         raise NmlError(
@@ -178,26 +168,17 @@ def open_checkpoint(source: str, wanted: Wanted, identity: str) -> Network:
         own = Preprocessing(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
     except (KeyError, TypeError) as error:
         raise InvalidInput(f"{source}: its record does not say how to build the network") from error
-    classes = checkpoint.record.classes or ()
     preprocessing = resized(own, wanted.size)
-    module = build(architecture, len(classes), preprocessing.size, wanted.seed)
+    num_classes = len(checkpoint.record.classes or ())
+    module = build(architecture, num_classes, preprocessing.size, wanted.seed)
     if wanted.random_init:
-        return _network(
-            module, preprocessing, name=architecture, identity=identity, architecture=architecture,
-            seed=wanted.seed,
-        )  # fmt: skip
+        twin = {"name": architecture, "architecture": architecture, "seed": wanted.seed}
+        return _network(module, preprocessing, identity, twin)
     try:
         module.load_state_dict(checkpoint.weights, strict=True)
     except RuntimeError as error:
         raise InvalidInput(f"{source} does not fit {architecture}: {_brief(error)}") from error
-    module.eval()
-    facts = {
-        **model,
-        "identity": identity,
-        "preprocessing": preprocessing.facts(),
-        "layer": "pre_logits",
-    }
-    return Network(module, preprocessing, facts, checkpoint.record, classes)
+    return _network(module, preprocessing, identity, model, checkpoint.record)
 
 
 def _brief(error: BaseException) -> str:

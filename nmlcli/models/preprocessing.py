@@ -4,7 +4,7 @@ Resizing and cropping are timm's own, on the decoded image; normalising is done 
 with the same operations in the same order as torchvision's, so that the bytes are those of timm.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,10 +31,7 @@ class Preprocessing:
 
     def facts(self) -> dict[str, Any]:
         """What a record says of it."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
 
 def of_timm(module: torch.nn.Module, size: int | None = None) -> Preprocessing:
@@ -48,27 +45,17 @@ def of_timm(module: torch.nn.Module, size: int | None = None) -> Preprocessing:
     channels, height, width = config["input_size"]
     if channels != 3 or (size is None and height != width):
         raise UsageError(f"the network takes images of {channels} × {height} × {width}", "give --size")
-    return resized(
-        Preprocessing(
-            size=height,
-            mean=tuple(config["mean"]),
-            std=tuple(config["std"]),
-            interpolation=config["interpolation"],
-            crop_pct=config["crop_pct"],
-            crop_mode=config.get("crop_mode") or "center",
-        ),
-        size,
-    )
+    mean, std, mode = tuple(config["mean"]), tuple(config["std"]), config.get("crop_mode") or "center"
+    own = Preprocessing(height, mean, std, config["interpolation"], config["crop_pct"], mode)
+    return resized(own, size)
 
 
 def resized(preprocessing: Preprocessing, size: int | None) -> Preprocessing:
     """The same at another size; small images are not cropped."""
     if size is None or size == preprocessing.size:
         return preprocessing
-    values = {**asdict(preprocessing), "size": size}
-    if size <= SMALL:
-        values["crop_pct"] = 1.0
-    return Preprocessing(**values)
+    share = 1.0 if size <= SMALL else preprocessing.crop_pct
+    return replace(preprocessing, size=size, crop_pct=share)
 
 
 class Pixels:

@@ -21,14 +21,13 @@ class Network:
     """A network in evaluation mode.
 
     facts: what records of its features say of it (`model` in a Record), identity included. record:
-    of the checkpoint that it was read from, if it was one of ours. classes: those it was trained on.
+    of the checkpoint that it was read from, if it was one of ours.
     """
 
     module: "Module"
     preprocessing: "Preprocessing"
     facts: dict[str, Any]
     record: Record | None = None
-    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,12 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Scheme:
-    """identify: a name to the network's identity and files, unbuilt. open: to the network."""
+    """identify: a name to the network's identity and files, unbuilt. open: with that identity, to the
+    network."""
 
     help: str
     identify: Callable[[str, Wanted], tuple[str, tuple[Path, ...]]]
-    open: Callable[[str, Wanted], Network]
+    open: Callable[[str, Wanted, str], Network]
 
 
 def _identify_timm(name: str, wanted: Wanted) -> tuple[str, tuple[Path, ...]]:
@@ -61,10 +61,10 @@ def _identify_timm(name: str, wanted: Wanted) -> tuple[str, tuple[Path, ...]]:
     return identity_of("timm", 1, {"name": architecture}, [hash_file(weights)]), (weights,)
 
 
-def _open_timm(name: str, wanted: Wanted) -> Network:
+def _open_timm(name: str, wanted: Wanted, identity: str) -> Network:
     from nmlcli.models.networks import open_timm
 
-    return open_timm(*split_timm(name), wanted, _identify_timm(name, wanted)[0])
+    return open_timm(*split_timm(name), wanted, identity)
 
 
 def split_timm(name: str) -> tuple[str, Path | None]:
@@ -75,43 +75,34 @@ def split_timm(name: str) -> tuple[str, Path | None]:
     return architecture, Path(file) if at else None
 
 
-def _checkpoint_record(source: str) -> Record:
+def _identify_checkpoint(source: str, wanted: Wanted) -> tuple[str, tuple[Path, ...]]:
     from nmlcli.products.formats import read_record
 
     if not Path(source).is_file():
-        raise InvalidInput(
-            f"there is no checkpoint {source}", "name a file, or a network of timm as timm:NAME"
-        )
+        remedy = "name a file, or a network of timm as timm:NAME"
+        raise InvalidInput(f"there is no checkpoint {source}", remedy)
     record = read_record(source)
     if record is None:
         raise InvalidInput(f"{source} has no nml record", f"name its architecture: timm:NAME@{source}")
     if record.kind != "checkpoint":
         raise InvalidInput(f"{source} holds {record.kind}, not a checkpoint")
-    return record
-
-
-def _identify_checkpoint(source: str, wanted: Wanted) -> tuple[str, tuple[Path, ...]]:
-    record = _checkpoint_record(source)
     if not wanted.random_init:
         return record.identity, (Path(source),)
     options = {"architecture": (record.model or {}).get("architecture"), "seed": wanted.seed}
     return identity_of("checkpoint", 1, {**options, "random_init": True}, []), (Path(source),)
 
 
-def _open_checkpoint(source: str, wanted: Wanted) -> Network:
+def _open_checkpoint(source: str, wanted: Wanted, identity: str) -> Network:
     from nmlcli.models.networks import open_checkpoint
 
-    identity = _identify_checkpoint(source, wanted)[0]
     return open_checkpoint(source, wanted, identity)
 
 
+_TIMM = "timm:NAME (weights of the hub), timm:NAME@FILE (weights of a file)"
+_FILE = "FILE.safetensors, a checkpoint of nml pretrain"
 SCHEMES = {
-    "timm:": Scheme(
-        "timm:NAME (weights of the hub), timm:NAME@FILE (weights of a file)", _identify_timm, _open_timm
-    ),
-    "FILE": Scheme(
-        "FILE.safetensors, a checkpoint of nml pretrain", _identify_checkpoint, _open_checkpoint
-    ),
+    "timm:": Scheme(_TIMM, _identify_timm, _open_timm),
+    "FILE": Scheme(_FILE, _identify_checkpoint, _open_checkpoint),
 }
 
 
@@ -132,12 +123,10 @@ def identify_network(spec: str, wanted: Wanted) -> tuple[str, tuple[Path, ...]]:
     return scheme.identify(rest, wanted)
 
 
-def open_network(
-    spec: str, *, random_init: bool = False, seed: int = 0, size: int | None = None
-) -> Network:
+def open_network(spec: str, wanted: Wanted) -> Network:
     """Build a network and load its weights (never anything but weights).
 
     Raises UsageError for an unknown name, InvalidInput for a file that is missing or does not fit.
     """
     scheme, rest = _find(spec)
-    return scheme.open(rest, Wanted(size, random_init, seed))
+    return scheme.open(rest, wanted, scheme.identify(rest, wanted)[0])

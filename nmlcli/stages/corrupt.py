@@ -6,8 +6,9 @@ import logging
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from nmlcli.products.tables import (
 )
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Facts, Record, chain, identity_of
-from nmlcli.stages.reuse import up_to_date
+from nmlcli.stages.outputs import up_to_date
 
 log = logging.getLogger(__name__)
 
@@ -101,14 +102,8 @@ def corrupt(source: str, out: str | None, options: CorruptOptions, advance: Adva
     out = None if out == "-" else out
     carrier = _open_table(source, options) if is_table(source) else _open_samples(source, out, options)
     _check_form(source, out, carrier)
-    asked = {
-        "kind": options.kind,
-        "ratio": str(ratio),
-        "draw": options.draw,
-        "seed": options.seed,
-        "label_column": options.label_column,
-        "id_column": options.id_column,
-    }
+    told = ("kind", "draw", "seed", "label_column", "id_column")
+    asked = {"ratio": str(ratio), **{name: getattr(options, name) for name in told}}
     identity = identity_of("corrupt", REVISION, asked, [carrier.identity])
     made = not options.stats or Path(options.stats).exists()
     if options.reuse and out and made and up_to_date(out, identity, carrier.files):
@@ -137,11 +132,8 @@ def _relabel(labelled: _Labelled, ratio: Fraction, options: CorruptOptions) -> N
     noise, num_classes = NOISES[options.kind], len(labelled.classes)
     limit = noise.limit(num_classes)
     if ratio > limit:
-        log.warning(
-            "above %.4g, with %d classes, the clean class is no longer the likeliest one",
-            limit,
-            num_classes,
-        )
+        words = "above %.4g, with %d classes, the clean class is no longer the likeliest one"
+        log.warning(words, limit, num_classes)
     chosen = DRAWS[options.draw].choose(labelled.hashes, ratio, options.seed)
     return noise.relabel(chosen, labelled.labels, labelled.hashes, num_classes, options.seed)
 
@@ -181,12 +173,9 @@ def _open_table(source: str, options: CorruptOptions) -> _Carrier:
     data = None
     if source != "-":
         name = SetName.of_path(source)
-        parts = {"task": name.task, "domain": name.domain, "split": name.split}
-        data = {"name": str(name), **parts, "identity": identity}
+        data = {"name": str(name), **asdict(name), "identity": identity}
     files = () if source == "-" else (Path(source),)
-    return _Carrier(
-        identity, data, (), files, table.suffixes, lambda advance: _read(table, options, advance)
-    )
+    return _Carrier(identity, data, (), files, table.suffixes, partial(_read, table, options))
 
 
 def _read(table: TextTable, options: CorruptOptions, advance: Advance) -> _Labelled:

@@ -27,7 +27,8 @@ from nmlcli.products.formats import binary_stdout
 from nmlcli.products.labels import CLEAN
 from nmlcli.products.tables import new_table, write_sidecar
 from nmlcli.progress import Advance, silent
-from nmlcli.provenance import Record, chain, identity_of
+from nmlcli.provenance import Record, identity_of
+from nmlcli.stages.outputs import make_folder, record_of
 
 log = logging.getLogger(__name__)
 
@@ -143,11 +144,7 @@ def split(
             f"{source} has no image files that tables could point at",
             f"write it to a folder first: nml data make {source} -o DIR",
         )
-    folder = Path(out)
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise NmlError(f"cannot make the folder {out}: {error.strerror}") from error
+    folder = make_folder(out, parents=False)
     shares = {name: str(share) for name, share in parts.items()}
     records = []
     for part, rows in draw_parts(samples, parts, seed).items():
@@ -207,10 +204,7 @@ def _write_part(
     paths, classes = samples.paths or (), samples.classes
     folder = path.parent.resolve()
     columns = {"image": [os.path.relpath(paths[row], folder) for row in rows]}
-    record = Record(
-        "labels", identity, "data split", options, classes, len(rows), data=samples.facts(),
-        noise=samples.noise, parents=chain(*samples.parents),
-    )  # fmt: skip
+    record = record_of(samples, "labels", identity, "data split", options, rows=len(rows))
     if samples.labels is not None and classes is not None:
         labels = samples.labels[rows]
         columns["label"] = [classes[label] for label in labels]

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +12,10 @@ from nmlcli.data.sources import SourceOptions, open_samples
 from nmlcli.errors import NmlError, UsageError
 from nmlcli.models.schemes import Wanted, identify_network, open_network
 from nmlcli.products.features import Features, FloatBlock
-from nmlcli.products.formats import choose, write_features
-from nmlcli.progress import Advance, silent
-from nmlcli.provenance import Record, chain, identity_of
-from nmlcli.stages.reuse import up_to_date
+from nmlcli.products.formats import write_features
+from nmlcli.progress import Advance, shifted, silent
+from nmlcli.provenance import Facts, Record, chain, identity_of
+from nmlcli.stages.outputs import check_out, is_folder, make_folder, record_of, up_to_date
 
 if TYPE_CHECKING:
     from nmlcli.models.extraction import Extractor
@@ -46,7 +45,7 @@ class EmbedOptions:
         """How the network is wanted."""
         return Wanted(self.size, self.random_init, self.seed)
 
-    def facts(self) -> dict[str, str | int | bool | None]:
+    def facts(self) -> Facts:
         """The options that change the result."""
         facts = {"dtype": self.dtype, "precision": self.precision, "size": self.size}
         return {**facts, "random_init": True, "seed": self.seed} if self.random_init else facts
@@ -56,7 +55,7 @@ def embed(
     sources: Sequence[str],
     model: str,
     out: str | None,
-    options: EmbedOptions | None = None,
+    options: EmbedOptions,
     advance: Advance = silent,
 ) -> list[Record]:
     """Write the features of sets; returns the records of those that were not up to date.
@@ -64,7 +63,6 @@ def embed(
     Where out is a folder (it exists, or ends with /) every set becomes a file NAME.h5 in it. Raises
     NmlError where a sample cannot be read or its features are not finite, naming it.
     """
-    options = options or EmbedOptions()
     model_identity, model_files = identify_network(model, options.wanted)
     sets = [open_samples(source, options.source) for source in sources]
     pending = []
@@ -77,8 +75,9 @@ def embed(
     total, done, records = sum(len(samples) for samples, _, _ in pending), 0, []
     extractor = cache(lambda: _extractor(model, options))  # built once, if at all
     for samples, target, identity in pending:
-        shown = _shifted(advance, done, total, samples, len(sets))
-        features = _features(extractor(), samples, identity, options, shown)
+        shown = {"set": str(samples.name)} if len(sets) > 1 else {}
+        upwards = shifted(advance, done, total, **shown)
+        features = _features(extractor(), samples, identity, options, upwards)
         write_features(target, features)
         records.append(features.record)
         done += len(samples)
@@ -88,38 +87,22 @@ def embed(
 def _extractor(model: str, options: EmbedOptions) -> "Extractor":
     from nmlcli.models.extraction import Extractor
 
-    network = open_network(model, random_init=options.random_init, seed=options.seed, size=options.size)
-    return Extractor(network, options.precision, options.dtype)
+    return Extractor(open_network(model, options.wanted), options.precision, options.dtype)
 
 
 def _targets(sets: Sequence[Samples], out: str | None) -> list[str | None]:
     """The file of each set; raises UsageError where several would share one."""
-    folder = out is not None and (out.endswith("/") or Path(out).is_dir())
-    if not folder:
+    if not is_folder(out):
         if len(sets) > 1:
             raise UsageError("several sets cannot share one output", "give a folder: -o DIR/")
-        if out not in (None, "-") and not Path(str(out)).exists():
-            choose(str(out))  # before any work
+        check_out(out)
         return [out]
     names = [str(samples.name).replace("/", "-").replace(":", "-") for samples in sets]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"two sets are named {name}", "name them: NAME=DATA")
-    try:
-        Path(str(out)).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NmlError(f"cannot make the folder {out}: {error.strerror}") from error
-    return [str(Path(str(out)) / f"{name}.h5") for name in names]
-
-
-def _shifted(advance: Advance, before: int, everything: int, samples: Samples, several: int) -> Advance:
-    """Progress of one set as that of all; its name is shown where there are several."""
-    shown = {"set": str(samples.name)} if several > 1 else {}
-
-    def shifted(done: int, total: int | None, **values: float | str) -> None:
-        advance(before + done, everything, **shown, **values)
-
-    return shifted
+    folder = make_folder(str(out))
+    return [str(folder / f"{name}.h5") for name in names]
 
 
 def _features(
@@ -127,28 +110,17 @@ def _features(
 ) -> Features:
     """The features of a set, computed as they are read."""
     network = extractor.network
-    record = Record(
-        kind="features",
-        identity=identity,
-        command="embed",
-        options=options.facts(),
-        classes=samples.classes,
-        rows=len(samples),
-        columns=extractor.columns,
-        data=samples.facts(),
-        model=network.facts,
-        noise=samples.noise,
-        parents=chain(network.record, *samples.parents),
-    )
-    return Features(
-        record=record,
-        ids=samples.ids,
-        labels=samples.labels,
-        clean_labels=samples.clean_labels,
-        dtype=np.dtype(options.dtype),
-        blocks=lambda rows: _blocks(extractor, samples, rows, options, advance),
-        source=str(samples.name),
-    )
+    parents = chain(network.record, *samples.parents)
+    record = record_of(
+        samples, "features", identity, "embed", options.facts(),
+        columns=extractor.columns, model=network.facts, parents=parents,
+    )  # fmt: skip
+
+    def blocks(rows: int) -> Iterator[FloatBlock]:
+        return _blocks(extractor, samples, rows, options, advance)
+
+    known, dtype = (samples.ids, samples.labels, samples.clean_labels), np.dtype(options.dtype)
+    return Features(record, *known, dtype, blocks, str(samples.name))
 
 
 def _blocks(
@@ -156,10 +128,8 @@ def _blocks(
 ) -> Iterator[FloatBlock]:
     from nmlcli.data.loader import load_batches
 
-    everything = np.arange(len(samples))
-    batches = load_batches(
-        samples, everything, extractor.pixels, options.batch_size, workers=options.workers
-    )
+    everything, pixels = np.arange(len(samples)), extractor.pixels
+    batches = load_batches(samples, everything, pixels, options.batch_size, workers=options.workers)
     for indices, images in batches:
         block = extractor(images)
         finite = np.isfinite(block).all(axis=1)

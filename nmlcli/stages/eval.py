@@ -1,11 +1,10 @@
 """`eval`: heads scored on sets of features, in numpy alone; one result line a head and set."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +17,9 @@ from nmlcli.products.features import Features
 from nmlcli.products.formats import FORMATS, read_features, read_head, read_record
 from nmlcli.products.head import Head
 from nmlcli.products.labels import renumber
-from nmlcli.progress import Advance, silent
+from nmlcli.progress import Advance, shifted, silent
 from nmlcli.provenance import Record, canonical, identity_of
-from nmlcli.stages.inputs import check_network, check_stdin, finite_blocks
-from nmlcli.stages.lines import provenance_keys
+from nmlcli.stages.inputs import check_network, check_stdin, finite_blocks, provenance_keys
 from nmlcli.stages.scoring import MEASURED, Line, Scores, check_table, spectral
 
 log = logging.getLogger(__name__)
@@ -40,26 +38,20 @@ class EvalOptions:
     reuse: bool = False
 
 
-@dataclass(frozen=True)
-class _Set:
+class _Set(NamedTuple):
     """Opened features to score on, under the name that the lines give them."""
 
     features: Features
     name: SetName
 
 
-@dataclass(frozen=True)
-class _Task:
+class _Task(NamedTuple):
     """One head on one set: labels [N] in the head's numbers (None: unlabelled), and what its line
-    says before anything is measured."""
+    says before anything is measured, its identity included."""
 
     head: Head
     labels: NDArray[np.int64] | None
     line: Line
-
-    @property
-    def identity(self) -> str:
-        return str(self.line["identity"])
 
 
 def evaluate(
@@ -82,38 +74,29 @@ def evaluate(
     lines: list[Line] = []
     before = 0
     for opened, all_tasks in zip(sets, tasks, strict=True):
-        missing = [task for task in all_tasks if task.identity not in known]
-        if len(missing) < len(all_tasks):
-            count = len(all_tasks) - len(missing)
+        missing = [task for task in all_tasks if task.line["identity"] not in known]
+        if count := len(all_tasks) - len(missing):
             log.info("%s: %d of %d lines are up to date", opened.features.source, count, len(all_tasks))
-        shifted = partial(_advance, advance, before, total)
+        made = _score(opened, missing, options, shifted(advance, before, total))
         before += opened.features.rows
-        made = _score(opened, missing, options, shifted) if missing else {}
         if options.results is not None and made:
             results.merge(options.results, [group[0] for group in made.values()])
-        groups = [made.get(task.identity) or known.get(task.identity, []) for task in all_tasks]
+        identities = [task.line["identity"] for task in all_tasks]
+        groups = [made.get(identity) or known.get(identity, []) for identity in identities]
         _warn(opened, [group[0] for group in groups if group])
         lines += [line for group in groups for line in group]
     return lines
 
 
-def _advance(advance: Advance, before: int, total: int, done: int) -> None:
-    advance(before + done, total)
-
-
 def _warn(opened: _Set, lines: list[Line]) -> None:
     """Say what makes these scores less than they seem."""
     seen = sum(bool(line["seen"]) for line in lines)
+    source, noise = opened.features.source, opened.features.record.noise or {}
     if seen:
-        log.warning(
-            "%s: %d of %d heads were trained on this set", opened.features.source, seen, len(lines)
-        )
-    flipped = (opened.features.record.noise or {}).get("realised")
-    if flipped:
-        log.warning(
-            "%s: %.1f %% of its labels are noise, and the scores are against them",
-            opened.features.source, 100 * flipped,
-        )  # fmt: skip
+        log.warning("%s: %d of %d heads were trained on this set", source, seen, len(lines))
+    if flipped := noise.get("realised"):
+        words = "%s: %.1f %% of its labels are noise, and the scores are against them"
+        log.warning(words, source, 100 * flipped)
 
 
 def check_threshold(lines: Iterable[Line], least: float) -> None:
@@ -156,7 +139,7 @@ def _open_set(source: str) -> _Set:
     data = features.record.data
     if name is None and data is not None:
         name = SetName(str(data.get("task")), data.get("domain"), data.get("split"))
-    if name is None:
+    elif name is None:
         name = SetName("stdin") if path == "-" else SetName.of_path(path)
     return _Set(features, name)
 
@@ -165,9 +148,8 @@ def _tasks(heads: list[Head], opened: _Set, options: EvalOptions) -> list[_Task]
     """The heads that a set is scored with, once all that can be checked of them fits."""
     features = opened.features
     if features.labels is None and options.predictions is None:
-        raise InvalidInput(
-            f"{features.source} has no labels", "give --predictions FILE for predictions"
-        )
+        remedy = "give --predictions FILE for predictions"
+        raise InvalidInput(f"{features.source} has no labels", remedy)
     # Heads of one network are checked once, so that what is not known is said once.
     networks = {canonical([head.record.columns, head.record.model]): head for head in heads}
     for head in networks.values():
@@ -205,27 +187,26 @@ def _known_lines(options: EvalOptions) -> dict[str, list[Line]]:
 
 
 def _score(
-    opened: _Set, tasks: list[_Task], options: EvalOptions, advance: Callable[[int], None]
+    opened: _Set, tasks: list[_Task], options: EvalOptions, advance: Advance
 ) -> dict[str, list[Line]]:
     """Read a set once for all heads; returns each task's line and those of its classes, by identity."""
+    if not tasks:
+        return {}
     features = opened.features
     scores = [Scores(task.head, task.labels, features.rows) for task in tasks]
     shared = Accumulator(features.rows, features.columns)  # of F, the Z of every linear head
-    done = 0
-    for block in finite_blocks(features):
+    for block in finite_blocks(features, advance):
         if any(score.linear for score in scores):
             shared.add(block)
         for score in scores:
             score.add(block)
-        done += len(block)
-        advance(done)
     if options.predictions is not None:
         scores[0].write_predictions(options.predictions, features.ids)
     made = {}
     for task, score in zip(tasks, scores, strict=True):
         if task.labels is not None:
             line = {**task.line, **score.measures(), **spectral(score.sums or shared)}
-            made[task.identity] = [line, *(score.per_class(line) if options.per_class else ())]
+            made[line["identity"]] = [line, *(score.per_class(line) if options.per_class else ())]
     return made
 
 
@@ -240,18 +221,13 @@ def _line(opened: _Set, head: Head, options: EvalOptions) -> Line:
     settings = {"name": str(opened.name), "tags": dict(options.tags)}
     line = {
         "kind": "result",
-        "task": opened.name.task,
-        "domain": opened.name.domain,
-        "split": opened.name.split,
+        **asdict(opened.name),
         "role": _role(opened.name, trained_on),
         "rows": features.rows,
         "classes_scored": len(head.layers[-1][1]),
         "restricted": False,
         "seen": _seen(features, record),
-        "method": tuned.get("method"),
-        "preset": tuned.get("preset"),
-        "loss": tuned.get("loss"),
-        "scale": tuned.get("scale"),
+        **{key: tuned.get(key) for key in ("method", "preset", "loss", "scale")},
         "options": ",".join(f"{key}={value}" for key, value in sorted(differing.items())),
         "seed": tuned.get("seed"),
         "fraction": 1.0,
@@ -275,12 +251,8 @@ def _line(opened: _Set, head: Head, options: EvalOptions) -> Line:
 def _network_keys(features: Record, head: Record) -> Line:
     """The keys of the network and its pre-training, from the features, else from the head."""
     told, tuned_for = provenance_keys(features), provenance_keys(head)
-    others = ("task", "domain", "split", "features")
-    return {
-        key: tuned_for[key] if value is None else value
-        for key, value in told.items()
-        if key not in others
-    }
+    keys = [key for key in told if key not in ("task", "domain", "split", "features")]
+    return {key: tuned_for[key] if told[key] is None else told[key] for key in keys}
 
 
 def _role(name: SetName, trained_on: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from nmlcli import keyed
 from nmlcli.data.loader import Batch, cached, load_batches
 from nmlcli.data.samples import Samples
 from nmlcli.models.preprocessing import Pixels, Preprocessing
-from nmlcli.progress import Advance, silent
+from nmlcli.progress import Advance
 from nmlcli.training.augmentation import AUGMENTATIONS, Augmentation, Draws, Geometry, Strength
 
 _MEMORY = 2 << 30  # bytes of pixels that are kept of one set
@@ -23,8 +23,8 @@ class Images:
 
     def __init__(self, samples: Samples, preprocessing: Preprocessing, workers: int) -> None:
         self.samples, self.workers = samples, workers
-        self.hashes = keyed.hash_ids(samples.ids)
-        self.pixels = Pixels(preprocessing)
+        self.hashes, self.pixels = keyed.hash_ids(samples.ids), Pixels(preprocessing)
+        self._held: Tensor | None = None
         red, green, blue = (round(255 * mean) for mean in preprocessing.mean)
         self.geometry = Geometry(preprocessing.size, preprocessing.interpolation, (red, green, blue))
 
@@ -54,7 +54,7 @@ class Images:
         """The set with its decoded images in memory, as far as they fit."""
         return cached(self.samples, _MEMORY)
 
-    def hold(self, advance: Advance = silent) -> None:
+    def hold(self, advance: Advance) -> None:
         """Read all pixels into memory, if they fit there."""
         shape = (len(self.samples), self.geometry.size, self.geometry.size, 3)
         if np.prod(shape) > _MEMORY:
@@ -66,8 +66,6 @@ class Images:
             done += len(pixels)
             advance(done, shape[0], reading=str(self.samples.name))
         self._held = held
-
-    _held: Tensor | None = None
 
     def _unchanged(self, rows: NDArray[np.int64], batch_size: int) -> Iterator[Batch]:
         if self._held is None:

@@ -1,8 +1,10 @@
-"""What several commands ask of features: parts as one set, labels, finite values, the right network."""
+"""What several commands ask of features: parts as one set, labels, finite values, the right network,
+and what result lines say of them."""
 
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.products.features import Features
 from nmlcli.products.formats import read_features
 from nmlcli.products.labels import Labels, align, read_labels, renumber, require_unique
+from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Facts, Record, identity_of
 
 log = logging.getLogger(__name__)
@@ -131,7 +134,7 @@ def _merged_noise(parts: tuple[Features, ...]) -> Facts | None:
     return {**dict.fromkeys(noises[0]), **common, **counts}
 
 
-def finite_blocks(features: Features) -> Iterator[NDArray[np.float32]]:
+def finite_blocks(features: Features, advance: Advance = silent) -> Iterator[NDArray[np.float32]]:
     """Iterate features in float32 blocks [≤ 4096, D]. Raises InvalidInput, naming the first bad row."""
     start = 0
     for block in features.blocks(BLOCK):
@@ -143,6 +146,7 @@ def finite_blocks(features: Features) -> Iterator[NDArray[np.float32]]:
             )
         yield np.asarray(block, dtype=np.float32)
         start += len(block)
+        advance(start, features.rows)
 
 
 def check_network(wanted: Record, source: str, features: Features) -> None:
@@ -175,3 +179,26 @@ def check_network(wanted: Record, source: str, features: Features) -> None:
 def _network(model: Facts) -> str:
     parts = (model.get("name"), str(model.get("identity"))[:8], model.get("layer"))
     return " ".join(str(part) for part in parts if part)
+
+
+def provenance_keys(record: Record) -> dict[str, Any]:
+    """What the record of features knows of their set and network, as keys of a result line.
+
+    None is not known or does not apply. pretrain_* are the set and the label noise that the network
+    was trained with; they stay those of the pre-training where the network was tuned since.
+    """
+    data, model = record.data or {}, record.model or {}
+    noise: Facts = model.get("noise") or {}
+    return {
+        **{key: data.get(key) for key in ("task", "domain", "split")},
+        "backbone": model.get("architecture") or model.get("name"),
+        "backbone_identity": model.get("identity"),
+        "backbone_seed": model.get("seed"),
+        "objective": model.get("objective"),
+        "pretrain_set": (model.get("data") or {}).get("name"),
+        "pretrain_noise": noise.get("kind"),
+        "pretrain_ratio": noise.get("requested"),
+        "pretrain_realised": noise.get("realised"),
+        "pretrain_noise_seed": noise.get("seed"),
+        "features": record.identity,
+    }

@@ -1,6 +1,7 @@
 """Supervised pre-training of a classifier of timm, from labels as noisy as they are."""
 
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.products.formats import choose
 from nmlcli.products.labels import renumber
 from nmlcli.progress import Advance, silent
-from nmlcli.provenance import Record, chain, identity_of
-from nmlcli.stages.reuse import up_to_date
+from nmlcli.provenance import Record, identity_of
+from nmlcli.stages.outputs import record_of, up_to_date
 from nmlcli.training.augmentation import AUGMENTATIONS, Strength
 
 REVISION = 1
@@ -67,7 +68,7 @@ def pretrain(
     source: str,
     architecture: str,
     out: str | None,
-    options: PretrainOptions | None = None,
+    options: PretrainOptions,
     advance: Advance = silent,
 ) -> Record | None:
     """Train a network and write its checkpoint; returns the record, None where out is up to date.
@@ -75,7 +76,6 @@ def pretrain(
     The last epoch's weights are kept. Raises UsageError for options that exclude each other,
     InvalidInput for a set that cannot be learned from, NmlError where the loss is not finite.
     """
-    options = options or PretrainOptions()
     _check(options, out)
     samples = open_samples(source, options.source)
     _check_labels(samples)
@@ -88,34 +88,17 @@ def pretrain(
     from nmlcli.products.checkpoint import Checkpoint
     from nmlcli.products.formats import write_checkpoint
     from nmlcli.stages.training import Training
-    from nmlcli.training.state import beside
 
     training = Training(samples, validation, architecture, options)
-    state = None if out in (None, "-") else beside(str(out))
+    state = None if out in (None, "-") else Path(f"{out}.state")
     measured = training.run(identity, state, advance)
-    record = Record(
-        kind="checkpoint",
-        identity=identity,
-        command="pretrain",
-        options=facts,
-        classes=samples.classes,
-        rows=len(samples),
-        data=samples.facts(),
-        model={
-            "name": architecture,
-            "identity": identity,
-            "architecture": architecture,
-            "preprocessing": training.preprocessing.facts(),
-            "layer": None,
-            "seed": options.seed,
-            "objective": "supervised",
-            "data": samples.facts(),
-            "noise": samples.noise,
-        },
-        noise=samples.noise,
-        parents=chain(*samples.parents),
-        extra={"last_epoch": measured, "validation": validation and validation.facts()},
-    )
+    model = {
+        "name": architecture, "identity": identity, "architecture": architecture, "layer": None,
+        "preprocessing": training.preprocessing.facts(), "seed": options.seed,
+        "objective": "supervised", "data": samples.facts(), "noise": samples.noise,
+    }  # fmt: skip
+    extra = {"last_epoch": measured, "validation": validation and validation.facts()}
+    record = record_of(samples, "checkpoint", identity, "pretrain", facts, model=model, extra=extra)
     write_checkpoint(out, Checkpoint(record, training.weights(), str(out)))
     if state is not None:
         state.unlink(missing_ok=True)
@@ -142,9 +125,8 @@ def _check(options: PretrainOptions, out: str | None) -> None:
 def _check_labels(samples: Samples) -> None:
     """Raise InvalidInput where a set cannot teach a classifier."""
     if samples.labels is None or samples.classes is None:
-        raise InvalidInput(
-            f"{samples.name} has no labels", "lay some over it with --labels, or sort it into folders"
-        )
+        remedy = "lay some over it with --labels, or sort it into folders"
+        raise InvalidInput(f"{samples.name} has no labels", remedy)
     outside = (samples.labels < 0) | (samples.labels >= len(samples.classes))
     if outside.any():
         bad = int(np.argmax(outside))
@@ -153,10 +135,8 @@ def _check_labels(samples: Samples) -> None:
             f" outside the {len(samples.classes)} classes"
         )
     if len(samples) < 2 or len(samples.classes) < 2:
-        raise InvalidInput(
-            f"{samples.name} has {len(samples)} samples of {len(samples.classes)} classes",
-            "two of each are the least",
-        )
+        counts = f"{len(samples)} samples of {len(samples.classes)} classes"
+        raise InvalidInput(f"{samples.name} has {counts}", "two of each are the least")
 
 
 def _validation(samples: Samples, options: PretrainOptions) -> Samples | None:

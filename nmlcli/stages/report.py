@@ -31,16 +31,15 @@ def report(sources: Sequence[str], options: ReportOptions) -> Comparison:
 def write(comparison: Comparison, out: str) -> None:
     """Write a comparison as Markdown, CSV or a figure, chosen by the suffix of out."""
     suffix = out[out.rfind(".") :].lower() if "." in out else ""
-    if suffix in FIGURES:
-        from nmlcli.report.figures import draw
-
-        with replacing(out) as temporary:
-            draw(comparison, temporary)
-    elif suffix in WRITERS:
-        with replacing(out) as temporary:
-            temporary.write_text(WRITERS[suffix](comparison), encoding="utf-8")
-    else:
+    if suffix not in (*WRITERS, *FIGURES):
         known = ", ".join([*WRITERS, ".svg", *FIGURES])
         raise UsageError(
             f"{out}: no report has the suffix {suffix or '(none)'}", f"choose from {known}"
         )
+    with replacing(out) as temporary:
+        if suffix in FIGURES:
+            from nmlcli.report.figures import draw
+
+            draw(comparison, temporary)
+        else:
+            temporary.write_text(WRITERS[suffix](comparison), encoding="utf-8")

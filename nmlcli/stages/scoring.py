@@ -72,15 +72,13 @@ class Scores:
     def per_class(self, line: Line) -> list[Line]:
         """A line for each class of the set: accuracy is its recall."""
         labels = self._known_labels()
-        common = {
-            key: line[key] for key in ("task", "domain", "split", "method", "seed", "head", "features")
-        }
-        found = []
+        keys = ("task", "domain", "split", "method", "seed", "head", "features")
+        common, found = {key: line[key] for key in keys}, []
         for number in np.unique(labels):
             own, said = labels == number, self.predictions == number
             rows, predicted, right = int(own.sum()), int(said.sum()), int((own & said).sum())
             measured = {
-                "class": _class_name(self.head, int(number)),
+                "class": self._named(int(number)),
                 "rows": rows,
                 "accuracy": right / rows,
                 "precision": right / predicted if predicted else None,
@@ -93,11 +91,11 @@ class Scores:
         """Write `id,label,prediction,confidence`, labels and predictions by their names."""
         labels = [""] * len(ids)
         if self.labels is not None:
-            labels = [_class_name(self.head, number) for number in self.labels.tolist()]
+            labels = list(map(self._named, self.labels.tolist()))
         columns = {
             "id": ids,
             "label": labels,
-            "prediction": [_class_name(self.head, number) for number in self.predictions.tolist()],
+            "prediction": list(map(self._named, self.predictions.tolist())),
             "confidence": [f"{value:.6f}" for value in self.confidence.tolist()],
         }
         with replacing(out) as temporary, temporary.open("wb") as file:
@@ -108,9 +106,9 @@ class Scores:
             raise ValueError("a set without labels has no measures")
         return self.labels
 
-
-def _class_name(head: Head, number: int) -> str:
-    return head.record.classes[number] if head.record.classes else str(number)
+    def _named(self, number: int) -> str:
+        classes = self.head.record.classes
+        return classes[number] if classes else str(number)
 
 
 def spectral(sums: Accumulator) -> Line:

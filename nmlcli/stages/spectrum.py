@@ -7,22 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from nmlcli.errors import InvalidInput, UsageError
-from nmlcli.numerics.measures import (
-    MEASURES,
-    PREPARATIONS,
-    RANKME_EPS,
-    UndefinedError,
-    fit_range,
-)
+from nmlcli.numerics.measures import MEASURES, PREPARATIONS, RANKME_EPS, UndefinedError, fit_range
 from nmlcli.numerics.spectra import Accumulator, Spectrum
 from nmlcli.products import results
 from nmlcli.products.features import Features
-from nmlcli.products.formats import choose, read_features, write_spectrum_state
+from nmlcli.products.formats import read_features, write_spectrum_state
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Record, chain, identity_of
-from nmlcli.stages.inputs import BLOCK, finite_blocks
-from nmlcli.stages.lines import provenance_keys
-from nmlcli.stages.reuse import up_to_date
+from nmlcli.stages.inputs import BLOCK, finite_blocks, provenance_keys
+from nmlcli.stages.outputs import check_out, up_to_date
 
 log = logging.getLogger(__name__)
 
@@ -48,17 +41,13 @@ class SpectrumOptions:
 
 
 def measure(
-    sources: list[str],
-    out: str | None = None,
-    options: SpectrumOptions | None = None,
-    advance: Advance = silent,
+    sources: list[str], out: str | None, options: SpectrumOptions, advance: Advance = silent
 ) -> Iterator[Row]:
     """Yield a row a source (features, `-` for stdin) as it is measured; out takes the state of one.
 
     A measure that does not exist is None, and `undefined` says why. Raises InvalidInput where values
     are not finite, or there are no rows.
     """
-    options = options or SpectrumOptions()
     _check(sources, out, options)
     for source in sources:
         features = read_features(source)
@@ -81,8 +70,7 @@ def _check(sources: list[str], out: str | None, options: SpectrumOptions) -> Non
         raise UsageError("the rows go to stdout, the state needs a file", "give -o FILE")
     if out is not None and len(sources) != 1:
         raise UsageError(f"-o holds the state of one source, and {len(sources)} are given", "give one")
-    if out is not None and not Path(out).exists():
-        choose(out)  # before any work
+    check_out(out)
     if options.reuse and options.results is None:
         raise UsageError("--reuse looks for rows in a file of results", "give --results FILE")
 
@@ -113,15 +101,11 @@ def _measured(
             features.source, f"{features.rows:,}", f"{features.columns:,}",
         )  # fmt: skip
     sums = Accumulator(features.rows, features.columns, PREPARATIONS[options.preset])
-    done = 0
-    for block in finite_blocks(features):
+    for block in finite_blocks(features, advance):
         sums.add(block)
-        done += len(block)
-        advance(done, features.rows)
     spectrum = sums.spectrum(options.center)
     if out is not None:
         _write_state(out, features, identity, spectrum, options)
-    record = features.record
     return {
         "kind": "spectrum",
         "identity": identity,
@@ -133,7 +117,7 @@ def _measured(
         "tolerance": spectrum.tolerance,
         "rankme_eps": RANKME_EPS,
         "zero_rows": sums.zero_rows,
-        **provenance_keys(record),
+        **provenance_keys(features.record),
     }
 
 
@@ -149,12 +133,8 @@ def _values(spectrum: Spectrum) -> Row:
             reasons.setdefault(str(error), []).append(name)
     first, last = fit_range(spectrum) if values["alpha_req"] is not None else (None, None)
     why = [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
-    return {
-        **values,
-        "alpha_req_from": first,
-        "alpha_req_to": last,
-        "undefined": "; ".join(why) or None,
-    }
+    told = {"alpha_req_from": first, "alpha_req_to": last, "undefined": "; ".join(why) or None}
+    return values | told
 
 
 def _write_state(
@@ -162,17 +142,8 @@ def _write_state(
 ) -> None:
     source = features.record
     record = Record(
-        kind="spectrum",
-        identity=identity,
-        command="spectrum",
-        options=options.facts(),
-        classes=source.classes,
-        rows=features.rows,
-        columns=features.columns,
-        data=source.data,
-        model=source.model,
-        noise=source.noise,
-        parents=chain(source),
-    )
+        "spectrum", identity, "spectrum", options.facts(), source.classes, features.rows,
+        features.columns, source.data, source.model, source.noise, chain(source),
+    )  # fmt: skip
     sums = spectrum.sums
     write_spectrum_state(out, record, spectrum.values, sums.gram(), sums.column_sums(), sums.count)

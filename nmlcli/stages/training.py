@@ -46,13 +46,15 @@ class Training:
         options: "PretrainOptions",
     ) -> None:
         self.options, self.device = options, device()
-        module = build(architecture, len(samples.classes or ()), options.size, options.seed)
+        num_classes = len(samples.classes or ())
+        module = build(architecture, num_classes, options.size, options.seed)
         self.preprocessing = of_timm(module, options.size)
         self.module = module.to(self.device)
         self.module.to(memory_format=torch.channels_last)
-        self.batch_size = min(options.batch_size, len(samples))
-        if options.mixup or options.cutmix:
+        self.batch_size, self.mixer = min(options.batch_size, len(samples)), None
+        if options.mixup or options.cutmix:  # of pairs
             self.batch_size -= self.batch_size % 2
+            self.mixer = Mixer(options.mixup, options.cutmix, num_classes, options.seed)
         self.steps = len(samples) // self.batch_size  # what is left over differs every epoch
         self.normalise = Normalise(self.preprocessing, self.device)
         self.images = Images(samples, self.preprocessing, options.workers)
@@ -62,18 +64,11 @@ class Training:
             self.validation = Images(validation, self.preprocessing, options.workers)
         small = self.preprocessing.size <= SMALL
         self.augmentation = AUGMENTATIONS[options.augment or ("shift" if small else "crop")]
-        self.mixer = None
-        if options.mixup or options.cutmix:
-            self.mixer = Mixer(options.mixup, options.cutmix, len(samples.classes or ()), options.seed)
-        self.average = self._average()
+        self.average: Any = None  # of the weights; it follows more closely over the first steps
+        if options.ema is not None:
+            from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 
-    def _average(self) -> Any:
-        """The moving average of the weights, which follows more closely over the first steps."""
-        if self.options.ema is None:
-            return None
-        from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
-
-        return ModelEmaV3(self.module, decay=self.options.ema, use_warmup=True)
+            self.average = ModelEmaV3(self.module, decay=options.ema, use_warmup=True)
 
     @property
     def kept(self) -> torch.nn.Module:
@@ -93,18 +88,14 @@ class Training:
 
     def run(self, identity: str, state: Path | None, advance: Advance) -> Measured:
         """Train; returns the last epoch's loss and accuracies. state: the file to go on from."""
-        options = self.options
-        optimiser = timm_optimiser(
-            self.module, options.opt, options.rate, options.weight_decay, options.momentum
-        )
-        schedule = timm_schedule(
-            optimiser, options.sched, options.epochs, self.steps, options.warmup_epochs
-        )
-        scaler = (
-            torch.amp.GradScaler(self.device.type) if PRECISIONS[options.precision].scaled else None
-        )
+        options, epochs = self.options, self.options.epochs
+        settings = (options.opt, options.rate, options.weight_decay, options.momentum)
+        optimiser = timm_optimiser(self.module, *settings)
+        schedule = timm_schedule(optimiser, options.sched, epochs, self.steps, options.warmup_epochs)
+        scaled = PRECISIONS[options.precision].scaled
+        scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         parts: dict[str, Stateful] = {"network": self.module, "optimiser": optimiser}
-        parts |= {"scaler": scaler} if scaler is not None else {}
+        parts |= {"scaler": scaler} if scaled else {}
         parts |= {"average": self.average} if self.average is not None else {}
         start = self._start(identity, state, parts)
         if self.augmentation.image is None:
@@ -119,30 +110,21 @@ class Training:
             means |= self.validate()
             record.write(epoch + 1, optimiser.param_groups[0]["lr"], means)
             shown.update(means)
-            if state is not None and epoch + 1 < options.epochs:
+            if state is not None and epoch + 1 < epochs:
                 save_state(state, identity, epoch + 1, parts)
 
         def show(done: int, total: int | None, **values: float | str) -> None:
-            epoch = f"{min((done - 1) // self.steps + 1, options.epochs)}/{options.epochs}"
+            epoch = f"{min((done - 1) // self.steps + 1, epochs)}/{epochs}"
             after = {name: shown[name] for name in ("val_accuracy",) if name in shown}
             images = self.batch_size * np.array([done, total])
             advance(int(images[0]), int(images[1]), epoch=epoch, **values, **after)
 
         fit(
-            supervised(self.module, options.label_smoothing),
-            self._batches,
-            optimiser,
-            schedule=schedule,
-            epochs=options.epochs,
-            steps_per_epoch=self.steps,
-            start_epoch=start,
-            autocast=autocast(options.precision, self.device),
-            scaler=scaler,
-            clip=options.clip,
-            after_step=self._after_step,
-            after_epoch=after_epoch,
-            advance=show,
-        )
+            supervised(self.module, options.label_smoothing), self._batches, optimiser,
+            schedule=schedule, epochs=epochs, steps_per_epoch=self.steps, start_epoch=start,
+            autocast=autocast(options.precision, self.device), scaler=scaler, clip=options.clip,
+            after_step=self._after_step, after_epoch=after_epoch, advance=show,
+        )  # fmt: skip
         return shown
 
     def _start(self, identity: str, state: Path | None, parts: dict[str, Stateful]) -> int:
@@ -159,12 +141,10 @@ class Training:
 
     def _batches(self, epoch: int) -> Iterator[Examples]:
         self.module.train()
-        options = self.options
+        options, size = self.options, self.batch_size
         order = keyed.permutation(len(self.labels), options.seed, f"order of epoch {epoch}")
-        loaded = self.images.batches(
-            order[: self.steps * self.batch_size], self.batch_size, self.augmentation,
-            options.strength, options.seed, epoch,
-        )  # fmt: skip
+        how = (self.augmentation, options.strength, options.seed, epoch)
+        loaded = self.images.batches(order[: self.steps * size], size, *how)
         for step, (rows, pixels) in enumerate(loaded, start=epoch * self.steps):
             images = self.normalise(pixels)
             labels = self.labels[torch.from_numpy(rows).to(self.device)]

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nmlcli.errors import InvalidInput, NmlError, UsageError
-from nmlcli.products.formats import choose, read_features, write_head
+from nmlcli.errors import InvalidInput, UsageError
+from nmlcli.products.formats import read_features, write_head
 from nmlcli.products.head import Head
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Facts, Record, chain, identity_of
 from nmlcli.stages.inputs import LabelledSet, check_network, check_stdin, labels_of, open_labelled
-from nmlcli.stages.reuse import up_to_date
+from nmlcli.stages.outputs import check_out, is_folder, make_folder, up_to_date
 from nmlcli.training.loop import Means
 from nmlcli.tuning.heads import TrainableHead, accuracy, steps_per_epoch, train
 from nmlcli.tuning.methods import check_knobs, settle
@@ -169,27 +169,13 @@ def _targets(out: str | None, options: TuneOptions) -> list[tuple[str, int, str 
         for method in dict.fromkeys(options.methods)
         for number in range(options.seeds)
     ]
-    folder = out not in (None, "-") and (str(out).endswith("/") or Path(str(out)).is_dir())
-    if not folder:
+    if not is_folder(out):
         if len(pairs) > 1:
             raise UsageError(f"{len(pairs)} heads do not go into one file", "give a folder: -o DIR/")
-        _check_out(out)
+        check_out(out)
         return [(*pairs[0], out)]
-    try:
-        Path(str(out)).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NmlError(f"cannot make the folder {out}: {error.strerror}") from error
-    return [(m, s, str(Path(str(out)) / f"{m}-s{s}.safetensors")) for m, s in pairs]
-
-
-def _check_out(out: str | None) -> None:
-    """Find before any work what would stop the head from being written."""
-    if out in (None, "-") or Path(str(out)).exists():
-        return
-    choose(str(out))
-    folder = Path(str(out)).parent
-    if not folder.is_dir():
-        raise NmlError(f"folder {folder} does not exist", "make it first")
+    folder = make_folder(str(out))
+    return [(method, seed, str(folder / f"{method}-s{seed}.safetensors")) for method, seed in pairs]
 
 
 def _job(
@@ -202,39 +188,19 @@ def _job(
 ) -> _Job:
     settings, differing = settle(method, options.preset, options.knobs)
     first_part = training.parts[0].record
-    made_by = {
-        "method": method,
-        "preset": options.preset,
-        "seed": seed,
-        "scale": options.scale,
-        **differing,
-    }
+    asked = {"method": method, "preset": options.preset, "seed": seed, "scale": options.scale}
+    made_by = {**asked, **differing}
     checked_on = validation.known_as if validation else None
     made_from = [*(r.identity for r in training.records), "validation", *(checked_on or ())]
+    extra = {
+        **asked, "options": differing, "activation": settings.activation, "loss": "ce",
+        "trained_on": training.known_as, "validated_on": checked_on,
+    }  # fmt: skip
     record = Record(
-        kind="head",
-        identity=identity_of("tune", REVISION, made_by, made_from),
-        command="tune",
-        options=made_by,
-        classes=training.classes,
-        rows=len(training.labels),
-        columns=first_part.columns,
-        data=training.data,
-        model=first_part.model,
-        noise=training.noise,
-        parents=chain(*training.records),
-        extra={
-            "method": method,
-            "preset": options.preset,
-            "options": differing,
-            "activation": settings.activation,
-            "seed": seed,
-            "loss": "ce",
-            "scale": options.scale,
-            "trained_on": training.known_as,
-            "validated_on": checked_on,
-        },
-    )
+        "head", identity_of("tune", REVISION, made_by, made_from), "tune", made_by, training.classes,
+        rows=len(training.labels), columns=first_part.columns, data=training.data,
+        model=first_part.model, noise=training.noise, parents=chain(*training.records), extra=extra,
+    )  # fmt: skip
     return _Job(method, seed, settings, differing, out, record)
 
 

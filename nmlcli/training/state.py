@@ -21,11 +21,6 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
-def beside(out: str) -> Path:
-    """Where the state of a product lies until that is complete."""
-    return Path(f"{out}.state")
-
-
 def save_state(path: Path, identity: str, epoch: int, parts: Mapping[str, Stateful]) -> None:
     """Save the states of all parts after `epoch` epochs, whole or not at all."""
     state = {name: part.state_dict() for name, part in parts.items()}

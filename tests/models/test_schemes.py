@@ -24,10 +24,10 @@ def same(first, second):
 def test_a_random_network_is_decided_by_its_seed():
     name = f"timm:{ARCHITECTURE}"
     torch.manual_seed(99)
-    first = open_network(name, random_init=True, seed=1)
+    first = open_network(name, Wanted(None, True, 1))
     torch.rand(5)
-    assert same(weights(first), weights(open_network(name, random_init=True, seed=1)))
-    other = open_network(name, random_init=True, seed=2)
+    assert same(weights(first), weights(open_network(name, Wanted(None, True, 1))))
+    other = open_network(name, Wanted(None, True, 2))
     assert not same(weights(first), weights(other))
     assert first.facts["identity"] != other.facts["identity"]
     assert first.facts["seed"] == 1
@@ -42,7 +42,7 @@ def test_weights_of_a_file_are_loaded_whatever_their_classifier(tmp_path, num_cl
     path = tmp_path / f"weights.{suffix}"
     state = module.state_dict()
     save_file(state, path) if suffix == "safetensors" else torch.save({"state_dict": state}, path)
-    network = open_network(f"timm:{ARCHITECTURE}@{path}", size=32)
+    network = open_network(f"timm:{ARCHITECTURE}@{path}", Wanted(32))
     assert same(weights(network), state)
     assert network.preprocessing.size == 32
     assert network.preprocessing.crop_pct == 1.0
@@ -56,12 +56,12 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     unlike = tmp_path / "renamed.safetensors"
     save_file({f"other.{name}": value for name, value in state.items()}, unlike)
     with pytest.raises(InvalidInput, match="does not fit test_resnet"):
-        open_network(f"timm:{ARCHITECTURE}@{unlike}")
+        open_network(f"timm:{ARCHITECTURE}@{unlike}", Wanted())
     for content in (b"", b"not weights at all"):
         broken = tmp_path / "broken.pth"
         broken.write_bytes(content)
         with pytest.raises(InvalidInput, match=r"broken\.pth holds no weights"):
-            open_network(f"timm:{ARCHITECTURE}@{broken}")
+            open_network(f"timm:{ARCHITECTURE}@{broken}", Wanted())
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
 )
 def test_names_that_lead_nowhere(name, error, words):
     with pytest.raises(error) as caught:
-        open_network(name)
+        open_network(name, Wanted())
     assert words in str(caught.value)
 
 
@@ -84,7 +84,7 @@ def test_a_file_without_a_record_says_how_to_name_it(tmp_path):
     path = tmp_path / "foreign.safetensors"
     save_file(timm.create_model(ARCHITECTURE, num_classes=4).state_dict(), path)
     with pytest.raises(InvalidInput, match=f"timm:NAME@{path}"):
-        open_network(str(path))
+        open_network(str(path), Wanted())
 
 
 def test_the_hub_out_of_reach_is_one_line_at_once(tmp_path, monkeypatch):
@@ -92,11 +92,11 @@ def test_the_hub_out_of_reach_is_one_line_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(NmlError, match="bring their file and name it: timm:test_resnet@FILE"):
-        open_network(f"timm:{ARCHITECTURE}")
+        open_network(f"timm:{ARCHITECTURE}", Wanted())
 
 
 def test_a_network_with_position_embeddings_is_built_for_its_size():
-    network = open_network("timm:test_vit", random_init=True, size=32)
+    network = open_network("timm:test_vit", Wanted(32, True))
     with torch.inference_mode():
         assert network.module(torch.zeros(1, 3, 32, 32)).shape == (1, 64)
 

@@ -15,7 +15,7 @@ from timm.data.transforms_factory import create_transform
 
 from nmlcli.data.sources import SourceOptions, open_samples
 from nmlcli.errors import InvalidInput, NmlError, UsageError
-from nmlcli.models.schemes import open_network
+from nmlcli.models.schemes import Wanted, open_network
 from nmlcli.products.checkpoint import Checkpoint
 from nmlcli.products.formats import read_checkpoint, read_features, write_checkpoint
 from nmlcli.stages.embed import EmbedOptions, embed
@@ -119,7 +119,7 @@ def test_the_untrained_twin_of_a_checkpoint_is_where_its_training_began(tmp_path
     )
     start = str(tmp_path / "start.safetensors")
     pretrain("builtin:shapes:train", "test_resnet", start, options)
-    twin = open_network(checkpoint, random_init=True, seed=5)
+    twin = open_network(checkpoint, Wanted(None, True, 5))
     weight = read_checkpoint(start).weights["layer1.0.conv1.weight"]
     assert torch.equal(twin.module.state_dict()["layer1.0.conv1.weight"], weight)
     assert twin.facts["identity"] != read_checkpoint(checkpoint).record.identity

@@ -17,7 +17,7 @@ from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.numerics.measures import MEASURES
 from nmlcli.products import results
 from nmlcli.products.formats import read_features, read_record
-from nmlcli.stages.lines import provenance_keys
+from nmlcli.stages.inputs import provenance_keys
 from nmlcli.stages.spectrum import SpectrumOptions, measure
 
 PROVENANCE = {
@@ -146,7 +146,7 @@ def test_results_are_merged_and_reused(make_features, tmp_path, caplog, monkeypa
 
 
 def test_few_rows_are_warned_of(make_features, caplog) -> None:
-    list(measure([make_features(rows=79), make_features("b.h5", rows=80)]))
+    list(measure([make_features(rows=79), make_features("b.h5", rows=80)], None, SpectrumOptions()))
     assert [r.levelname for r in caplog.records] == ["WARNING"]
     assert "79 rows for 8 columns" in caplog.text
 
@@ -173,11 +173,11 @@ def test_bad_input_is_named(make_features, tmp_path) -> None:
         one(make_features("bad.h5", change=spoil))
     with pytest.raises(InvalidInput, match="no such file"):
         one(str(tmp_path / "none.h5"))
-    path = make_features()
+    path, plain = make_features(), SpectrumOptions()
     for arguments, message in (
-        (([path, path], str(tmp_path / "s.h5")), "-o holds the state of one source"),
-        (([path], "-"), "the rows go to stdout"),
-        (([path], str(tmp_path / "s.txt")), "no format has the suffix .txt"),
+        (([path, path], str(tmp_path / "s.h5"), plain), "-o holds the state of one source"),
+        (([path], "-", plain), "the rows go to stdout"),
+        (([path], str(tmp_path / "s.txt"), plain), "no format has the suffix .txt"),
         (([path], None, SpectrumOptions(preset="rwa")), "no preset 'rwa'"),
         (([path], None, SpectrumOptions(reuse=True)), "--reuse looks for rows"),
     ):
@@ -187,7 +187,11 @@ def test_bad_input_is_named(make_features, tmp_path) -> None:
 
 def test_progress_counts_rows(make_features) -> None:
     seen = []
-    list(measure([make_features()], advance=lambda done, total, **_: seen.append((done, total))))
+
+    def advance(done, total, **_) -> None:
+        seen.append((done, total))
+
+    list(measure([make_features()], None, SpectrumOptions(), advance))
     assert seen == [(90, 90)]
 
 
@@ -202,9 +206,10 @@ def test_the_command_answers_people_and_programs(make_features, capsys, monkeypa
         assert run(["spectrum", "--table", *[Path(path).name] * count]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert max(map(len, lines)) <= 80
+        assert sum(Path(path).name in line for line in lines) == count
         shown = " ".join(lines)
         assert f"{rows[0]['rows']}" in shown and "lsvr" in shown
-        assert ("participation" in shown) == (count < 5)
+        assert ("participation" in shown) == (count == 1)
     assert run(["spectrum", path, "--preset", "released", "-o", "-"]) == 2
     assert run(["spectrum", path, "--preset", "relased"]) == 2
     assert "released" in capsys.readouterr().err
@@ -214,7 +219,8 @@ def test_the_command_answers_people_and_programs(make_features, capsys, monkeypa
 def test_the_command_imports_neither_torch_nor_its_kin(make_features) -> None:
     heavy = ("torch", "timm", "sklearn", "scipy", "PIL", "matplotlib")
     code = (
-        f"import sys; from nmlcli.cli.main import run; assert run(['spectrum', {make_features()!r}]) == 0;"
+        "import sys; from nmlcli.cli.main import run;"
+        f"assert run(['spectrum', {make_features()!r}]) == 0;"
         f"found = [name for name in {heavy} if name in sys.modules]; assert not found, found"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nmlcli.errors import InvalidInput
-from nmlcli.training.state import beside, load_state, save_state
+from nmlcli.training.state import load_state, save_state
 
 
 def parts(seed):
@@ -19,8 +19,7 @@ def parts(seed):
 
 
 def test_a_state_gives_back_what_was_saved(tmp_path):
-    path = beside(str(tmp_path / "network.safetensors"))
-    assert path.name == "network.safetensors.state"
+    path = tmp_path / "network.safetensors.state"
     saved, other = parts(0), parts(1)
     save_state(path, "abc", 3, saved)
     assert load_state(path, "abc", other) == 3

@@ -8,7 +8,7 @@ import pytest
 from nmlcli.products.features import Features
 from nmlcli.products.formats import write_features
 from nmlcli.provenance import Record
-from nmlcli.stages.reuse import up_to_date
+from nmlcli.stages.outputs import up_to_date
 
 
 @pytest.fixture

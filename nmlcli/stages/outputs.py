@@ -1,0 +1,69 @@
+"""What commands ask of outputs: are they there already, can they be written; the record of a set."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from nmlcli.data.samples import Samples
+from nmlcli.errors import NmlError
+from nmlcli.products.formats import choose, read_record
+from nmlcli.provenance import Facts, Record, chain
+
+log = logging.getLogger(__name__)
+
+
+def up_to_date(out: str | None, identity: str, inputs: Iterable[str | Path] = ()) -> bool:
+    """`--reuse`: whether out carries this identity and none of the input files is newer; says so.
+
+    Inputs that are no files (stdin, generated sets) count through the identity alone. An output that
+    cannot be read is simply made again.
+    """
+    if out in (None, "-") or not Path(str(out)).is_file():
+        return False
+    try:
+        record = read_record(str(out))
+    except NmlError as error:
+        log.debug("%s; it is made again", error)
+        return False
+    if record is None or record.identity != identity:
+        return False
+    made = Path(str(out)).stat().st_mtime_ns
+    if any(path.stat().st_mtime_ns > made for path in map(Path, inputs) if path.exists()):
+        return False
+    log.info("%s is up to date", out)
+    return True
+
+
+def check_out(out: str | None) -> None:
+    """Find before any work what would stop a product from being written."""
+    if out in (None, "-") or Path(str(out)).exists():
+        return
+    choose(str(out))
+    folder = Path(str(out)).parent
+    if not folder.is_dir():
+        raise NmlError(f"folder {folder} does not exist", "make it first")
+
+
+def is_folder(out: str | None) -> bool:
+    """Whether out is the name of a folder: it is one, or ends with /."""
+    return out not in (None, "-") and (str(out).endswith("/") or Path(str(out)).is_dir())
+
+
+def make_folder(out: str, *, parents: bool = True) -> Path:
+    """The folder of that name, made where it is missing. Raises NmlError where it cannot be."""
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=parents, exist_ok=True)
+    except OSError as error:
+        raise NmlError(f"cannot make the folder {out}: {error.strerror}") from error
+    return folder
+
+
+def record_of(
+    samples: Samples, kind: str, identity: str, command: str, options: Facts, **more: Any
+) -> Record:
+    """The record of what a command makes of a set: what is not told otherwise is as the set has it."""
+    own = {"rows": len(samples), "data": samples.facts(), "noise": samples.noise}
+    values = {**own, "parents": chain(*samples.parents), **more}
+    return Record(kind, identity, command, options, samples.classes, **values)
