@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmlcli.errors import InvalidInput, first
-from nmlcli.provenance import Record, hash_file
+from nmlcli.provenance import Record
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -73,10 +73,7 @@ class Container(Protocol):
     source: str
     record: Record | None  # None: the file is not from nml
     path: str | None  # None: a stream, which is read once and in order
-
-    @property
-    def tensors(self) -> Mapping[str, Tensor]:
-        """What is there, in the order of the file."""
+    tensors: Mapping[str, Tensor]  # what is there, in the order of the file
 
     def arrays(self, names: Iterable[str]) -> dict[str, Array]:
         """Read those of these arrays that are there."""
@@ -87,15 +84,9 @@ class Container(Protocol):
 
 def require_record(container: Container, kind: str) -> Record:
     """The record of a file that must hold this kind of product; raises InvalidInput naming both."""
-    if container.record is None:
-        raise InvalidInput(
-            f"{container.source} has no nml record", f"it must hold {NOUNS[kind]} from nml"
-        )
-    return require_kind(container.record, kind, container.source)
-
-
-def require_kind(record: Record, kind: str, source: str) -> Record:
-    """The record, if it is of this kind; raises InvalidInput naming what is held and what wanted."""
+    source, record = container.source, container.record
+    if record is None:
+        raise InvalidInput(f"{source} has no nml record", f"it must hold {NOUNS[kind]} from nml")
     if record.kind != kind:
         raise InvalidInput(f"{source} holds {NOUNS[record.kind]}, not {NOUNS[kind]}")
     return record
@@ -117,7 +108,8 @@ def require(
     """
     tensor = container.tensors.get(name)
     if tensor is None:
-        raise InvalidInput(f"{container.source} has no {name}", f"it holds {_held(container)}")
+        held = first([f"{other} {tensor}" for other, tensor in container.tensors.items()])
+        raise InvalidInput(f"{container.source} has no {name}", f"it holds {held or 'nothing'}")
     fits = len(tensor.shape) == len(shape) and all(
         wanted in (None, size) for wanted, size in zip(shape, tensor.shape, strict=True)
     )
@@ -127,16 +119,3 @@ def require(
             f"{container.source}: {name} is {tensor}, not {' or '.join(dtypes)} [{sizes}]"
         )
     return tensor
-
-
-def foreign_record(container: Container, kind: str, shape: tuple[int, ...]) -> Record:
-    """A record for a file that has none: its identity is a hash of its bytes, the rest unknown."""
-    if container.path is None:
-        raise InvalidInput(
-            f"{container.source} has no nml record", "save it to a file and give its name"
-        )
-    return Record(kind, hash_file(container.path), command="", rows=shape[0], columns=shape[1])
-
-
-def _held(container: Container) -> str:
-    return first([f"{name} {tensor}" for name, tensor in container.tensors.items()]) or "nothing"

@@ -17,7 +17,7 @@ from nmlcli.errors import InvalidInput
 
 Bytes = bytes | mmap.mmap
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 18  # bytes
 
 
@@ -43,15 +43,15 @@ class Delimited:
     def __init__(self, data: Bytes, source: str, delimiter: bytes | None = None) -> None:
         self.source = source
         self.data = data
-        start = len(_BOM) if data[: len(_BOM)] == _BOM else 0
-        while data[start : start + 1] in (b"\r", b"\n"):
-            start += 1
-        self._delimiter = delimiter or _sniff(_line(data, start))
+        start = _skip_ends(data, len(BOM) if data[: len(BOM)] == BOM else 0)
+        header_line = re.compile(rb"[^\r\n]*").match(data, start)
+        self._delimiter = delimiter or _sniff(header_line[0] if header_line else b"")
         # The possessive quantifiers keep hostile input linear: a cell is never tried twice.
         self._cell = rb'(?:[^"%s\r\n][^%s\r\n]*+|"(?:[^"]++|"")*+"|(?!"))' % (
             (re.escape(self._delimiter),) * 2
         )
         header, self._header_end = self._row(start)
+        self._rows_start = _skip_ends(data, self._header_end)
         self._header_quoted = header[-1][:1] == b'"'
         self.columns = tuple(self._text(cell, start) for cell in header)
         twice = [name for i, name in enumerate(self.columns) if name in self.columns[:i]]
@@ -89,13 +89,6 @@ class Delimited:
     def suffixes(self) -> tuple[str, ...]:
         """The file names that readers take for this form end in one of these."""
         return (".csv", ".tsv") if self._delimiter == b"\t" else (".csv",)
-
-    @property
-    def _rows_start(self) -> int:
-        end = self._header_end
-        while self.data[end : end + 1] in (b"\r", b"\n"):
-            end += 1
-        return end
 
     def _blocks(self) -> Iterator["_Block"]:
         """The rows, a chunk at a time: split where that is enough, matched where it is not."""
@@ -200,9 +193,10 @@ def _unquoted(cell: bytes) -> bytes:
     return cell[1:-1].replace(b'""', b'"') if cell[:1] == b'"' else cell
 
 
-def _line(data: Bytes, start: int) -> bytes:
-    ends = [end for end in (data.find(b"\n", start), data.find(b"\r", start)) if end >= 0]
-    return data[start : min(ends, default=len(data))]
+def _skip_ends(data: Bytes, position: int) -> int:
+    while data[position : position + 1] in (b"\r", b"\n"):
+        position += 1
+    return position
 
 
 def _sniff(header: bytes) -> bytes:

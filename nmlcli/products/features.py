@@ -13,12 +13,12 @@ from nmlcli.products.container import (
     Arrays,
     Container,
     Rows,
-    foreign_record,
     require,
-    require_kind,
     require_names,
+    require_record,
 )
-from nmlcli.provenance import Record
+from nmlcli.products.labels import repeated
+from nmlcli.provenance import Record, hash_file
 
 FloatBlock = NDArray[np.float32] | NDArray[np.float16]
 
@@ -69,14 +69,12 @@ def pack_features(features: Features) -> tuple[dict[str, Array], Rows]:
     if not features.rows or not features.columns:
         raise InvalidInput(f"{features.source} has no features", "there is nothing to write")
     arrays: dict[str, Array] = {}
-    if features.labels is not None:
-        arrays["labels"] = features.labels.astype(np.int64, copy=False)
-    if features.clean_labels is not None:
-        arrays["clean_labels"] = features.clean_labels.astype(np.int64, copy=False)
+    for name, numbers in (("labels", features.labels), ("clean_labels", features.clean_labels)):
+        if numbers is not None:
+            if numbers.shape != (features.rows,):
+                raise ValueError(f"{name} {numbers.shape} of {features.rows} rows")
+            arrays[name] = numbers.astype(np.int64, copy=False)
     arrays["ids_offsets"], arrays["ids_bytes"] = pack_ids(features.ids)
-    for name, array in arrays.items():
-        if name in ("labels", "clean_labels") and array.shape != (features.rows,):
-            raise ValueError(f"{name} {array.shape} of {features.rows} rows")
     rows = Rows("features", features.dtype, (features.rows, features.columns), features.blocks)
     return arrays, rows
 
@@ -89,14 +87,18 @@ def unpack_features(container: Container) -> Features:
     """
     record = container.record
     if record is not None:
-        require_kind(record, "features", container.source)
+        require_record(container, "features")
     name = "embeddings" if record is None and "embeddings" in container.tensors else "features"
     tensor = require(container, name, ("float32", "float16"), (None, None))
     rows, columns = tensor.shape
     if not rows or not columns:
         raise InvalidInput(f"{container.source} holds no features", f"it is {rows} × {columns}")
     if record is None:
-        record = foreign_record(container, "features", (rows, columns))
+        if container.path is None:
+            remedy = "save it to a file and give its name"
+            raise InvalidInput(f"{container.source} has no nml record", remedy)
+        # Its identity is a hash of its bytes; the rest is not known.
+        record = Record("features", hash_file(container.path), "", rows=rows, columns=columns)
     else:
         _check_own(container, record, (rows, columns))
     arrays = container.arrays(_BESIDE)
@@ -137,14 +139,12 @@ def read_ids(container: Container, arrays: Arrays, rows: int) -> list[str]:
     in_order = offsets[0] == 0 and (np.diff(offsets) >= 0).all()
     if not in_order or len(packed) != end + -end % 8 or packed[end:].any():
         raise InvalidInput(f"{source}: its ids are damaged")
-    text, bounds = packed.tobytes(), offsets.tolist()
+    text = packed.tobytes()
     try:
-        ids = [text[a:b].decode() for a, b in pairwise(bounds)]
+        ids = [text[a:b].decode() for a, b in pairwise(offsets.tolist())]
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{source}: its ids are damaged (not UTF-8)") from error
-    if len(set(ids)) < len(ids):
-        seen: set[str] = set()
-        twice = [i for i in ids if i in seen or seen.add(i)]  # type: ignore[func-returns-value]
+    if twice := repeated(ids):
         raise InvalidInput(f"{source}: ids are not unique", first(twice))
     return ids
 

@@ -37,9 +37,13 @@ class Format:
 
 
 def _open_safetensors(path: str) -> "Container":
+    return _stream(Path(path).open("rb"), path, path)
+
+
+def _stream(file: BinaryIO, source: str, path: str | None = None) -> "Container":
     from nmlcli.products.stream import SafetensorsFile
 
-    return SafetensorsFile(Path(path).open("rb"), path, path)
+    return SafetensorsFile(file, source, path)
 
 
 def _write_safetensors(path: Path, record: Record, arrays: "Arrays", rows: "Rows | None") -> None:
@@ -63,12 +67,11 @@ def _write_hdf5(path: Path, record: Record, arrays: "Arrays", rows: "Rows | None
 
 _HDF5 = Format("HDF5, read in any order and by many programs", _open_hdf5, _write_hdf5)
 FORMATS = {
-    ".safetensors": Format(
-        "safetensors, also what flows through pipes", _open_safetensors, _write_safetensors
-    ),
+    ".safetensors": Format("safetensors, also what flows through pipes",
+                           _open_safetensors, _write_safetensors),
     ".h5": _HDF5,
     ".hdf5": _HDF5,
-}
+}  # fmt: skip
 
 
 def read_features(source: str) -> "Features":
@@ -113,12 +116,12 @@ def write_checkpoint(out: str | None, checkpoint: "Checkpoint") -> None:
     """Write a checkpoint, always as safetensors, so that timm's loader reads it."""
     from nmlcli.products.checkpoint import save_checkpoint
 
-    if _is_stream(out):
+    if out is None or out == "-":
         save_checkpoint(checkpoint, binary_stdout())
         return
-    if _suffix(str(out)) != ".safetensors":
+    if _suffix(out) != ".safetensors":
         raise UsageError(f"a checkpoint cannot be written to {out}", "use .safetensors")
-    with replacing(str(out)) as path, path.open("wb") as file:
+    with replacing(out) as path, path.open("wb") as file:
         save_checkpoint(checkpoint, file)
 
 
@@ -153,14 +156,10 @@ def read_record(source: str) -> Record | None:
 def open_container(source: str, wanted: str = "product") -> "Container":
     """Open a binary file or stream and check its header; wanted: what for, for messages."""
     if source == "-":
-        from nmlcli.products.stream import SafetensorsFile
-
-        return SafetensorsFile(binary_stdin(), "stdin")
+        return _stream(binary_stdin(), "stdin")
     path = check_exists(source)
     if not stat.S_ISREG(path.stat().st_mode):
-        from nmlcli.products.stream import SafetensorsFile
-
-        return SafetensorsFile(path.open("rb"), source)
+        return _stream(path.open("rb"), source)
     suffix = path.suffix.lower()
     if suffix in TABLES:
         raise InvalidInput(f"{source} holds a table, not {'a ' * (wanted != 'features')}{wanted}")
@@ -173,9 +172,8 @@ def choose(name: str) -> str:
     """The suffix that decides the format; raises UsageError naming the choices."""
     suffix = Path(name).suffix.lower()
     if suffix not in FORMATS:
-        raise UsageError(
-            f"{name}: no format has the suffix {suffix or '(none)'}", f"use {', '.join(FORMATS)}"
-        )
+        wrong = f"{name}: no format has the suffix {suffix or '(none)'}"
+        raise UsageError(wrong, f"use {', '.join(FORMATS)}")
     return suffix
 
 
@@ -209,22 +207,18 @@ def binary_stdout() -> BinaryIO:
 
 
 def _write(out: str | None, record: Record, arrays: "Arrays", rows: "Rows | None" = None) -> None:
-    if _is_stream(out):
+    if out is None or out == "-":
         from nmlcli.products.stream import write_safetensors
 
         file = binary_stdout()
         write_safetensors(file, record, arrays, rows)
         file.flush()
         return
-    row = FORMATS[_suffix(str(out))]
-    with replacing(str(out)) as path:
-        row.write(path, record, arrays, rows)
+    format_ = FORMATS[_suffix(out)]
+    with replacing(out) as path:
+        format_.write(path, record, arrays, rows)
 
 
 def _suffix(out: str) -> str:
     """The suffix that decides how a file is written; a pipe or device gets a safetensors stream."""
     return ".safetensors" if Path(out).exists() and not Path(out).is_file() else choose(out)
-
-
-def _is_stream(out: str | None) -> bool:
-    return out is None or out == "-"

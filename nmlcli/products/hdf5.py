@@ -6,7 +6,7 @@ what is wholly inside the file is read.
 
 import io
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,19 +35,17 @@ class Hdf5File:
         with self._reading():
             # Products are replaced whole, never changed, so that locks would only be in the way.
             self._file = h5py.File(path, "r", locking=False)
-            self._names = [name for name in self._file if self._is_dataset(name)]
-            self._tensors = {name: self._describe(name) for name in self._names if name != KEY}
-            self.record = self._read_record()
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """The datasets at the root, sorted by name."""
-        return self._tensors
+            held = {name: self._file[name] for name in self._file if self._is_dataset(name)}
+            self.record = self._read_record() if held.pop(KEY, None) is not None else None
+            self.tensors: Mapping[str, Tensor] = {
+                name: Tensor(dataset.dtype.name, tuple(dataset.shape or ()))
+                for name, dataset in held.items()
+            }
 
     def arrays(self, names: Iterable[str]) -> dict[str, Array]:
         """Read those of these arrays that are there."""
         with self._reading():
-            return {name: self._checked(name)[()] for name in names if name in self._tensors}
+            return {name: self._checked(name)[()] for name in names if name in self.tensors}
 
     def blocks(self, name: str, rows: int) -> Iterator[Array]:
         """Iterate row blocks [≤ rows, …] of one array."""
@@ -69,40 +67,30 @@ class Hdf5File:
     def _is_dataset(self, name: str) -> bool:
         link = self._file.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
-            raise InvalidInput(
-                f"{self.source}: {name} is a link to elsewhere", "only plain files are read"
-            )
+            wrong = f"{self.source}: {name} is a link to elsewhere"
+            raise InvalidInput(wrong, "only plain files are read")
         return isinstance(self._file[name], h5py.Dataset)
-
-    def _describe(self, name: str) -> Tensor:
-        dataset = self._file[name]
-        return Tensor(dataset.dtype.name, tuple(dataset.shape or ()))
 
     def _checked(self, name: str) -> Any:
         """A dataset whose bytes are all in this file, uncompressed or believably compressed."""
         dataset = self._file[name]
         if dataset.external is not None or dataset.is_virtual:
-            raise InvalidInput(
-                f"{self.source}: {name} lies in another file", "only plain files are read"
-            )
+            wrong = f"{self.source}: {name} lies in another file"
+            raise InvalidInput(wrong, "only plain files are read")
         if dataset.dtype.kind not in "iufbS" or dataset.shape is None:
             raise InvalidInput(f"{self.source}: {name} is {dataset.dtype}, which cannot be read here")
         stored = dataset.id.get_storage_size()
-        chunks = dataset.chunks
-        if chunks is None:
+        if dataset.chunks is None:
             whole = stored == dataset.nbytes
         else:
-            wanted = math.prod(-(-n // k) for n, k in zip(dataset.shape, chunks, strict=True))
+            wanted = math.prod(-(-n // k) for n, k in zip(dataset.shape, dataset.chunks, strict=True))
             whole = dataset.id.get_num_chunks() == wanted
         if not whole or dataset.nbytes > stored * MOST_DEFLATED:
-            raise InvalidInput(
-                f"{self.source}: {name} is not wholly there", "it was cut short when written"
-            )
+            wrong = f"{self.source}: {name} is not wholly there"
+            raise InvalidInput(wrong, "it was cut short when written")
         return dataset
 
-    def _read_record(self) -> Record | None:
-        if KEY not in self._names:
-            return None
+    def _read_record(self) -> Record:
         dataset = self._checked(KEY)
         if dataset.dtype.kind != "S" or dataset.shape != ():
             raise InvalidInput(f"{self.source}: its nml record is not text")
@@ -138,12 +126,9 @@ def _reserve(file: h5py.File, rows: Rows) -> int:
     creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     chunk = min(rows.per_mebibyte(), rows.shape[0])
     dataset = file.create_dataset(
-        rows.name,
-        shape=rows.shape,
-        dtype=rows.dtype.newbyteorder("<"),
-        chunks=(chunk, *rows.shape[1:]),
+        rows.name, rows.shape, rows.dtype.newbyteorder("<"), chunks=(chunk, *rows.shape[1:]),
         dcpl=creation,
-    )
+    )  # fmt: skip
     count = dataset.id.get_num_chunks()
     first, last = dataset.id.get_chunk_info(0), dataset.id.get_chunk_info(count - 1)
     if last.byte_offset != first.byte_offset + (count - 1) * first.size:

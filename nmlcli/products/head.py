@@ -1,7 +1,6 @@
 """A head: what `tune` makes of features, runnable in numpy alone."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,32 +45,31 @@ class Head:
 
 def pack_head(head: Head) -> dict[str, Array]:
     """The arrays of a head: `weight.i`, `bias.i`, and `input_scale`, `residual` where it has them."""
-    arrays: dict[str, Any] = {}
-    if head.input_scale is not None:
-        arrays["input_scale"] = np.float64(
-            head.input_scale
-        )  # first: each array is aligned to its own size
+    arrays: dict[str, Array] = {}
     for number, (weight, bias) in enumerate(head.layers):
         arrays[f"weight.{number}"], arrays[f"bias.{number}"] = weight, bias
     if head.residual is not None:
         arrays["residual"] = head.residual
-    return {name: np.asarray(array, dtype=_type_of(name)) for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, dtype=np.float32) for name, array in arrays.items()}
+    if head.input_scale is None:
+        return arrays
+    # It comes first, since each array is aligned to its own size.
+    return {"input_scale": np.asarray(head.input_scale, dtype=np.float64), **arrays}
 
 
 def unpack_head(container: Container) -> Head:
     """Read a head; raises InvalidInput where its layers do not fit one another or its classes."""
     record = require_record(container, "head")
-    count = sum(name.startswith("weight.") for name in container.tensors)
-    names = [f"{part}.{number}" for number in range(max(1, count)) for part in ("weight", "bias")]
+    count = max(1, sum(name.startswith("weight.") for name in container.tensors))
+    names = [f"{part}.{number}" for number in range(count) for part in ("weight", "bias")]
     require_names(container, (*names, "residual", "input_scale"))
     width = start = require(container, "weight.0", ("float32",), (None, None)).shape[1]
     if record.columns not in (None, width):
         raise InvalidInput(
             f"{container.source} is for {record.columns} columns by its record, not {width}"
         )
-    for number in range(max(1, count)):
-        last = width
-        width = require(container, f"weight.{number}", ("float32",), (None, last)).shape[0]
+    for number in range(count):
+        width = require(container, f"weight.{number}", ("float32",), (None, width)).shape[0]
         require(container, f"bias.{number}", ("float32",), (width,))
     if "residual" in container.tensors:
         require(container, "residual", ("float32",), (start,))
@@ -91,7 +89,3 @@ def unpack_head(container: Container) -> Head:
         input_scale=float(arrays["input_scale"]) if "input_scale" in arrays else None,
         source=container.source,
     )
-
-
-def _type_of(name: str) -> type[np.floating]:
-    return np.float64 if name == "input_scale" else np.float32

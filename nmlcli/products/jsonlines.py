@@ -7,9 +7,8 @@ from itertools import islice
 from typing import Any
 
 from nmlcli.errors import InvalidInput
-from nmlcli.products.delimited import Bytes
+from nmlcli.products.delimited import BOM, Bytes
 
-_BOM = b"\xef\xbb\xbf"
 _BATCH = 8192  # rows
 _SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -27,7 +26,7 @@ class JsonLines:
     def __init__(self, data: Bytes, source: str) -> None:
         self.source = source
         self.data = data
-        self._start = len(_BOM) if data[: len(_BOM)] == _BOM else 0
+        self._start = len(BOM) if data[: len(BOM)] == BOM else 0
         first_row = next(self.objects(), None)
         self.columns = tuple(first_row) if first_row else ()
 
@@ -84,16 +83,11 @@ class JsonLines:
         except UnicodeDecodeError as error:
             raise InvalidInput(f"{self.source}: line {number} is not UTF-8", "recode it") from error
         except (ValueError, RecursionError) as error:
-            raise InvalidInput(
-                f"{self.source}: line {number} is not JSON ({_reason(error)})"
-            ) from error
+            reason = getattr(error, "msg", error)
+            raise InvalidInput(f"{self.source}: line {number} is not JSON ({reason})") from error
         if not isinstance(value, dict):
             raise InvalidInput(f"{self.source}: line {number} is no JSON object")
         return value
-
-
-def _reason(error: Exception) -> str:
-    return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -59,8 +59,11 @@ def labels_of_table(table: Table, source: str, ids: Sequence[str], label_column:
     record = None if source == "-" else read_sidecar(source)
     if record is not None and record.options.get("label_column", label_column) != label_column:
         record = None  # it speaks of another column
-    names = column_names(table, label_column, "--label-column")
-    clean_names = column_names(table, CLEAN) if CLEAN in table.columns else None
+    cells = table.column(label_column, "--label-column")
+    names = texts(cells, "label", label_column, table.source)
+    clean_names = None
+    if CLEAN in table.columns:
+        clean_names = texts(table.column(CLEAN), "label", CLEAN, table.source)
     classes = (record and record.classes) or class_order({*names, *(clean_names or ())})
     numbers = number(names, classes, table.source)
     clean = None if clean_names is None else number(clean_names, classes, table.source)
@@ -73,11 +76,6 @@ def class_order(names: Iterable[str]) -> tuple[str, ...]:
     if all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", name) for name in distinct):
         return tuple(sorted(distinct, key=int))
     return tuple(sorted(distinct))
-
-
-def column_names(table: Table, column: str, option: str = "") -> list[str]:
-    """A column of class names or numbers as text. Raises InvalidInput, naming the row, else."""
-    return texts(table.column(column, option), "label", column, table.source)
 
 
 def column_ids(table: Table, column: str = "id") -> list[str]:
@@ -94,11 +92,17 @@ def column_ids(table: Table, column: str = "id") -> list[str]:
 
 def require_unique(ids: Sequence[str], source: str) -> None:
     """Raise InvalidInput, naming the first three, where ids repeat."""
-    if len(set(ids)) < len(ids):
-        repeated = tuple(name for name, count in Counter(ids).items() if count > 1)
+    if again := repeated(ids):
         raise InvalidInput(
-            f"{source}: ids repeat: {first(repeated)}", "name another column with --id-column"
+            f"{source}: ids repeat: {first(again)}", "name another column with --id-column"
         )
+
+
+def repeated(names: Sequence[str]) -> list[str]:
+    """The names that occur more than once, each once and in order."""
+    if len(set(names)) == len(names):
+        return []
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def texts(values: list[Any], what: str, column: str, source: str, row: int = 1) -> list[str]:
@@ -162,9 +166,8 @@ def renumber(
     renumbered = table[numbers]
     if (renumbered < 0).any():
         unknown = [from_classes[i] for i in np.unique(numbers[renumbered < 0])]
-        raise InvalidInput(
-            f"{source}: classes that are not among the {len(to_classes)}: {first(unknown)}"
-        )
+        wrong = f"{source}: classes that are not among the {len(to_classes)}"
+        raise InvalidInput(wrong, first(unknown))
     return renumbered
 
 
@@ -178,15 +181,8 @@ def noise_facts(
 ) -> dict[str, Any]:
     """What a record says of noise: kind, seed and draw (None: not known), ratios asked for and met."""
     flipped = int(np.count_nonzero(labels != clean_labels))
-    return {
-        "kind": kind,
-        "requested": requested,
-        "realised": flipped / len(labels) if len(labels) else 0.0,
-        "flipped": flipped,
-        "of": len(labels),
-        "seed": seed,
-        "draw": draw,
-    }
+    extent = {"realised": flipped / max(1, len(labels)), "flipped": flipped, "of": len(labels)}
+    return {"kind": kind, "requested": requested, **extent, "seed": seed, "draw": draw}
 
 
 def clean_facts(rows: int) -> dict[str, Any]:

@@ -15,6 +15,16 @@ from nmlcli.errors import InvalidInput, NmlError
 
 Line = Mapping[str, Any]
 
+# Keys whose values are shares, shown in per cent.
+FRACTIONS = {"accuracy", "val_accuracy", "top5", "mean_class_accuracy", "macro_f1", "ece"}
+
+
+def set_name(line: Line) -> str:
+    """The set of a line as it is written: task[/domain][:split]."""
+    domain = f"/{line['domain']}" if line.get("domain") else ""
+    split = f":{line['split']}" if line.get("split") else ""
+    return f"{line.get('task')}{domain}{split}"
+
 
 def to_json(line: Line) -> str:
     """A line as one JSON object, keys in their order; a number that is not finite becomes null."""

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -46,25 +46,26 @@ class SafetensorsFile:
         self._position = 0  # in the data
         size = None if path is None else os.fstat(file.fileno()).st_size
         weakref.finalize(self, file.close)
-        self._tensors, metadata = self._read_header(size)
-        self._total = max((tensor.stop for tensor in self._tensors.values()), default=0)
-        self.record = self._read_record(metadata)
-        if size is not None:
-            self._check_size(size - self._header_length)
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """What is there, in the order of the file."""
-        return self._tensors
+        self.tensors: Mapping[str, Tensor]
+        self.tensors, metadata = self._read_header(size)
+        self._total = max((tensor.stop for tensor in self.tensors.values()), default=0)
+        if KEY in metadata and len(metadata) > 1:
+            raise InvalidInput(f"{source} has metadata beside its nml record")
+        self.record = parse_record(metadata[KEY], source) if KEY in metadata else None
+        held = self._total if size is None else size - self._header_length
+        if held < self._total:
+            raise self._cut_short(held)
+        if held > self._total:
+            raise InvalidInput(f"{source} goes on for {held - self._total:,} bytes after its end")
 
     def arrays(self, names: Iterable[str]) -> dict[str, Array]:
         """Read those of these arrays that are there."""
         wanted = set(names)
-        return {name: self._read(name, t) for name, t in self._tensors.items() if name in wanted}
+        return {name: self._read(name, t) for name, t in self.tensors.items() if name in wanted}
 
     def blocks(self, name: str, rows: int) -> Iterator[Array]:
         """Iterate row blocks [≤ rows, …] of one array; of a stream this works once."""
-        tensor = self._tensors[name]
+        tensor = self.tensors[name]
         count, *shape = tensor.shape
         row = math.prod(shape) * _itemsize(tensor.dtype)
         for start in range(0, count, rows):
@@ -99,19 +100,6 @@ class SafetensorsFile:
             return _parse_header(text.decode())
         except (ValueError, RecursionError) as error:
             raise InvalidInput(f"{self.source} has a damaged safetensors header ({error})") from error
-
-    def _read_record(self, metadata: dict[str, str]) -> Record | None:
-        if KEY not in metadata:
-            return None
-        if len(metadata) > 1:
-            raise InvalidInput(f"{self.source} has metadata beside its nml record")
-        return parse_record(metadata[KEY], self.source)
-
-    def _check_size(self, held: int) -> None:
-        if held < self._total:
-            raise self._cut_short(held)
-        if held > self._total:
-            raise InvalidInput(f"{self.source} goes on for {held - self._total:,} bytes after its end")
 
     def _read(self, name: str, tensor: Tensor) -> Array:
         if tensor.dtype in _SIZES:
@@ -159,7 +147,7 @@ class SafetensorsFile:
             raise InvalidInput(f"{self.source} goes on after its end", "one stream holds one product")
 
     def _cut_short(self, held: int) -> InvalidInput:
-        tensor = self._tensors.get("features")
+        tensor = self.tensors.get("features")
         if tensor is None or len(tensor.shape) < 2 or not tensor.stop - tensor.start:
             return InvalidInput(
                 f"{self.source} was cut short: {held:,} of {self._total:,} bytes are there"

@@ -16,15 +16,13 @@ from typing import Any, BinaryIO
 
 from nmlcli.atomic import replacing
 from nmlcli.errors import InvalidInput, first
-from nmlcli.products.delimited import Bytes, Delimited, plain
+from nmlcli.products.delimited import BOM, Bytes, Delimited, plain
 from nmlcli.products.jsonlines import JsonLines
 from nmlcli.provenance import KEY, Record, canonical, hash_file, parse_record
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
-
-_BOM = b"\xef\xbb\xbf"
 
 TextTable = Delimited | JsonLines
 
@@ -78,12 +76,12 @@ def open_table(source: str) -> TextTable:
     """
     name = "stdin" if source == "-" else source
     data = _mapped(source, name)
-    if not data[:4096].strip(_BOM + b" \t\r\n"):
+    if not data[:4096].strip(BOM + b" \t\r\n"):
         raise InvalidInput(f"{name} is empty")
     if data.find(b"\0") >= 0:
         raise InvalidInput(f"{name} holds NUL bytes, so it is no UTF-8 text", "recode it")
     suffix = Path(source).suffix.lower()
-    sniffed = data[:4096].removeprefix(_BOM).lstrip()[:1] == b"{"
+    sniffed = data[:4096].removeprefix(BOM).lstrip()[:1] == b"{"
     if suffix == ".jsonl" or (sniffed and suffix not in SUFFIXES):
         return JsonLines(data, name)
     return Delimited(data, name, b"\t" if suffix == ".tsv" else None)
@@ -116,36 +114,31 @@ def _map(file: BinaryIO) -> Bytes:
 def read_table(source: str) -> Table:
     """Read a whole table from a file or stdin (`-`). Raises InvalidInput where it is damaged."""
     table = open_table(source)
-    values: dict[str, list[Any]] = {name: [] for name in table.columns}
-    rows = 0
-    if isinstance(table, Delimited):
-        for batch in table.batches(table.columns):
-            rows += len(batch[0])
-            for column, cells in zip(values.values(), batch, strict=True):
-                column += cells
-        return Table(values, rows, table.source)
-    for row in table.objects():
-        for name in row:
-            if name not in values:
-                values[name] = [None] * rows
-        for name, column in values.items():
-            column.append(row.get(name))
-        rows += 1
-    return Table(values, rows, table.source)
+    values: dict[str, list[Any]]
+    if isinstance(table, JsonLines):
+        objects = list(table.objects())
+        names = dict.fromkeys(chain.from_iterable(objects))
+        values = {name: [row.get(name) for row in objects] for name in names}
+        return Table(values, len(objects), table.source)
+    values = {name: [] for name in table.columns}
+    for batch in table.batches(table.columns):
+        for column, cells in zip(values.values(), batch, strict=True):
+            column += cells
+    return Table(values, len(values[table.columns[0]]), table.source)
 
 
 def new_table(columns: Mapping[str, Sequence[str]], suffix: str = ".csv") -> Iterator[bytes]:
     """A table of texts in the form that a suffix names, some thousand rows at a time."""
     rows = zip(*columns.values(), strict=True)
     if suffix == ".jsonl":
-        for batch in iter(lambda: list(islice(rows, 8192)), []):
-            objects = (dict(zip(columns, row, strict=True)) for row in batch)
-            yield "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in objects).encode()
-        return
-    delimiter = b"\t" if suffix == ".tsv" else b","
-    lines = chain([tuple(columns)], rows)
-    for batch in iter(lambda: list(islice(lines, 8192)), []):
-        yield b"".join(delimiter.join(plain(cell, delimiter) for cell in row) + b"\n" for row in batch)
+        objects = (dict(zip(columns, row, strict=True)) for row in rows)
+        lines = (json.dumps(o, ensure_ascii=False).encode() for o in objects)
+    else:
+        delimiter = b"\t" if suffix == ".tsv" else b","
+        table = chain([tuple(columns)], rows)
+        lines = (delimiter.join(plain(cell, delimiter) for cell in row) for row in table)
+    while batch := b"".join(line + b"\n" for line in islice(lines, 8192)):
+        yield batch
 
 
 def sidecar(path: str | Path) -> Path:
