@@ -2,19 +2,16 @@
 
 from typing import Annotated
 
-import typer
-
 from nmlcli.cli import options, render
 from nmlcli.noise.kinds import DRAWS, NOISES
 
 
 def corrupt(
     data: Annotated[str | None, options.argument("[DATA|TABLE|-]", options.DATA_HELP)] = None,
-    ratio: Annotated[
-        str, typer.Option("--ratio", metavar="R", help="The share of labels to change, from 0 to 1.")
-    ] = ...,  # type: ignore[assignment]
-    kind: Annotated[str, options.choice(NOISES, "--kind", help="Where labels go")] = "symmetric",
-    draw: Annotated[str, options.choice(DRAWS, "--draw", help="How rows are chosen")] = "exact",
+    *,
+    ratio: Annotated[str, options.option("--ratio R", "The share of labels to change, from 0 to 1.")],
+    kind: Annotated[str, options.choice(NOISES, "--kind KIND", "Where labels go")] = "symmetric",
+    draw: Annotated[str, options.choice(DRAWS, "--draw DRAW", "How rows are chosen")] = "exact",
     seed: options.Seed = 0,
     label_column: options.LabelColumn = "label",
     id_column: options.IdColumn = "id",
@@ -22,8 +19,7 @@ def corrupt(
     domain: options.Domain = None,
     out: options.Out = None,
     stats: Annotated[
-        str | None,
-        typer.Option("--stats", metavar="FILE", help="Write counts, rates and transitions as JSON."),
+        str | None, options.option("--stats FILE", "Write counts, rates and transitions as JSON.")
     ] = None,
     reuse: options.Reuse = False,
     quiet: options.Quiet = False,

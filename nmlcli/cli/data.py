@@ -16,9 +16,7 @@ data = typer.Typer(
     help="Sets of images: list, show, write as folders, split.",
 )
 
-Folder = Annotated[
-    str, typer.Option("-o", "--out", metavar="DIR", help="The folder to write.", show_default=False)
-]
+Folder = Annotated[str, options.option("-o --out DIR", "The folder to write.")]
 
 
 @data.command("list", cls=Command)
@@ -26,84 +24,58 @@ def list_(as_json: options.AsJson = False, as_table: options.AsTable = False) ->
     """List the sets that are built in, with their classes, domains and splits."""
     from nmlcli.stages.data import list_sets
 
-    columns = ("data", "about", "domains", "splits", "classes")
-    render.answer(list_sets(), as_json, as_table, columns)
+    shown = ("data", "about", "domains", "splits", "classes")
+    render.cards(list_sets(), as_json, as_table, lambda each: {key: each[key] for key in shown})
 
 
 @data.command(cls=Command)
+@options.with_source
 def show(
-    source: options.Data = None,
+    data: options.Data = None,
     out: options.Out = None,
-    columns: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Images a row.")] = 10,
-    size: Annotated[int, typer.Option(metavar="PIXELS", min=8, max=512, help="Of an image.")] = 64,
-    labels: options.Labels = None,
-    limit: options.Limit = None,
-    domain: options.Domain = None,
-    classes: options.Classes = None,
-    image_column: options.ImageColumn = "image",
-    label_column: options.LabelColumn = "label",
-    id_column: options.IdColumn = "id",
-    root: options.Root = None,
+    columns: Annotated[int, options.option("--columns N", "Images a row.", min=1, max=100)] = 10,
+    size: Annotated[int, options.option("--size PIXELS", "Of an image.", min=8, max=512)] = 64,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
+    *,
+    source: SourceOptions,
 ) -> None:
     """Draw a contact sheet as PNG: a row a class, samples with a wrong label framed in red."""
     from nmlcli.stages.data import show as draw
 
-    source = options.one_input(source, "DATA")
+    name = options.one_input(data, "DATA")
     render.refuse_terminal(out)
-    chosen = SourceOptions(
-        labels=labels, limit=limit, domain=domain, classes=tuple(options.split(classes)) or None,
-        image_column=image_column, label_column=label_column, id_column=id_column, root=root,
-    )  # fmt: skip
     with render.progress("data show", quiet) as advance:
-        draw(source, out, chosen, columns=columns, size=size, advance=advance)
+        draw(name, out, source, columns=columns, size=size, advance=advance)
 
 
 @data.command(cls=Command)
+@options.with_source
 def make(
-    source: options.Data = None,
-    out: Folder = ...,  # type: ignore[assignment]
-    labels: options.Labels = None,
-    limit: options.Limit = None,
-    domain: options.Domain = None,
-    classes: options.Classes = None,
-    image_column: options.ImageColumn = "image",
-    label_column: options.LabelColumn = "label",
-    id_column: options.IdColumn = "id",
-    root: options.Root = None,
+    data: options.Data = None,
+    *,
+    out: Folder,
+    source: SourceOptions,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Write a set as PNG files in class folders, named by id; whole or not at all."""
     from nmlcli.stages.data import make as write
 
-    source = options.one_input(source, "DATA")
-    chosen = SourceOptions(
-        labels=labels, limit=limit, domain=domain, classes=tuple(options.split(classes)) or None,
-        image_column=image_column, label_column=label_column, id_column=id_column, root=root,
-    )  # fmt: skip
+    name = options.one_input(data, "DATA")
     with render.progress("data make", quiet) as advance:
-        write(source, out, chosen, advance)
+        write(name, out, source, advance)
 
 
 @data.command(cls=Command)
+@options.with_source
 def split(
-    source: options.Data = None,
-    parts: Annotated[
-        str,
-        typer.Option(metavar="NAME=SHARE,…", help="As in train=.8,val=.2.", show_default=False),
-    ] = ...,  # type: ignore[assignment]
-    out: Folder = ...,  # type: ignore[assignment]
+    data: options.Data = None,
+    *,
+    parts: Annotated[str, options.option("--parts NAME=SHARE,…", "As in train=.8,val=.2.")],
+    out: Folder,
     seed: options.Seed = 0,
-    labels: options.Labels = None,
-    limit: options.Limit = None,
-    domain: options.Domain = None,
-    classes: options.Classes = None,
-    image_column: options.ImageColumn = "image",
-    label_column: options.LabelColumn = "label",
-    id_column: options.IdColumn = "id",
-    root: options.Root = None,
+    source: SourceOptions,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -111,9 +83,4 @@ def split(
     from nmlcli.stages.data import parse_parts
     from nmlcli.stages.data import split as write
 
-    source = options.one_input(source, "DATA")
-    chosen = SourceOptions(
-        labels=labels, limit=limit, domain=domain, classes=tuple(options.split(classes)) or None,
-        image_column=image_column, label_column=label_column, id_column=id_column, root=root,
-    )  # fmt: skip
-    write(source, parse_parts(parts), out, chosen, seed)
+    write(options.one_input(data, "DATA"), parse_parts(parts), out, source, seed)

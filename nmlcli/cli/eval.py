@@ -3,63 +3,52 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-import typer
-
-from nmlcli.cli import render
-from nmlcli.cli.options import (
-    FEATURES_HELP,
-    AsJson,
-    AsTable,
-    Quiet,
-    Results,
-    Verbose,
-    argument,
-    inputs,
-)
+from nmlcli.cli import options, render
+from nmlcli.cli.options import argument, option
 from nmlcli.errors import UsageError
+from nmlcli.products.results import set_name
 
 Show = Callable[[dict[str, Any]], str]
 
 
 def eval(
-    head: Annotated[str, typer.Argument(metavar="HEAD", help="A head, or a folder of heads.")],
-    features: Annotated[list[str] | None, argument("[[NAME=]FEATURES|-]...", FEATURES_HELP)] = None,
-    tag: Annotated[
-        list[str] | None,
-        typer.Option("--tag", metavar="KEY=VALUE", help="Say more in every line, such as role=ood."),
+    head: Annotated[str, argument("HEAD", "A head, or a folder of heads.")],
+    features: Annotated[
+        list[str] | None, argument("[[NAME=]FEATURES|-]...", options.FEATURES_HELP)
     ] = None,
-    results: Results = None,
+    tag: Annotated[
+        list[str] | None, option("--tag KEY=VALUE", "Say more in every line, such as role=ood.")
+    ] = None,
+    results: options.Results = None,
     predictions: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE", help="Write a table id,label,prediction,confidence; labels may lack."
-        ),
+        option("--predictions FILE", "Write a table id,label,prediction,confidence; labels may lack."),
     ] = None,
-    per_class: Annotated[bool, typer.Option("--per-class", help="Add a line for each class.")] = False,
+    per_class: Annotated[bool, option("--per-class", "Add a line for each class.")] = False,
     fail_under: Annotated[
         float | None,
-        typer.Option(metavar="A", min=0, max=1, help="Exit with 3 where an accuracy is below A."),
+        option("--fail-under A", "Exit with 3 where an accuracy is below A.", min=0, max=1),
     ] = None,
     reuse: Annotated[
-        bool, typer.Option("--reuse", help="Take lines that lie in --results already from there.")
+        bool, option("--reuse", "Take lines that lie in --results already from there.")
     ] = False,
-    as_json: AsJson = False,
-    as_table: AsTable = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    as_json: options.AsJson = False,
+    as_table: options.AsTable = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Score heads on sets of features: a result line for each head and set.
 
     Classes are matched by name. A set that a head was trained on is scored, with a warning.
     """
-    sources = inputs(features, "FEATURES")
+    sources = options.inputs(features, "FEATURES")
     tags = _tags(tag or [])
     from nmlcli.stages.eval import EvalOptions, check_threshold, evaluate
 
-    options = EvalOptions(tags, results, predictions, per_class, reuse)
+    asked = EvalOptions(tags, results, predictions, per_class, reuse)
     with render.progress("eval", quiet, draining=sources == ["-"]) as advance:
-        lines = evaluate(head, sources, options, advance)
-    render.compared(*_table(lines, per_class), [], lines, as_json, as_table)
+        lines = evaluate(head, sources, asked, advance)
+    render.table(*_table(lines, per_class), lines, as_json, as_table)
     if fail_under is not None:
         check_threshold(lines, fail_under)
 
@@ -70,11 +59,6 @@ def _table(lines: list[dict[str, Any]], per_class: bool) -> tuple[list[str], lis
     if len({line["split"] for line in lines}) == 1:
         lines = [{**line, "split": None} for line in lines]
     return list(columns), [[show(line) for show in columns.values()] for line in lines]
-
-
-def _set(line: dict[str, Any]) -> str:
-    domain = f"/{line['domain']}" if line["domain"] else ""
-    return f"{line['task']}{domain}" + (f":{line['split']}" if line["split"] else "")
 
 
 def _method(line: dict[str, Any]) -> str:
@@ -91,7 +75,7 @@ def _number(key: str, form: str, factor: float = 1.0) -> Show:
     return lambda line: "" if line.get(key) is None else format(factor * line[key], form)
 
 
-_SET: dict[str, Show] = {"set": _set, "method": _method}
+_SET: dict[str, Show] = {"set": set_name, "method": _method}
 _COLUMNS = {
     **_SET,
     "role": lambda line: line["role"] or "",

@@ -18,11 +18,14 @@ def info(
     """
     from nmlcli.stages.info import describe, differences, worded
 
-    facts = [describe(source) for source in inputs(files, "FILE")]
-    if len(facts) == 2 and facts[0]["kind"] == facts[1]["kind"]:
-        rows = differences(*facts)
-        remarks = [] if rows else ["no difference"]
-        header = ("", *(each["source"] for each in facts))
-        render.compared(header, rows, remarks, facts, as_json, as_table)
-    else:
-        render.cards(map(worded, facts), facts, as_json, as_table)
+    sources = inputs(files, "FILE")
+    facts = map(describe, sources)
+    if len(sources) == 2:
+        one, two = pair = list(facts)
+        if one["kind"] == two["kind"]:
+            rows = differences(one, two)
+            header, remarks = ("", one["source"], two["source"]), [] if rows else ["no difference"]
+            render.table(header, rows, pair, as_json, as_table, remarks)
+            return
+        facts = iter(pair)
+    render.cards(facts, as_json, as_table, worded)

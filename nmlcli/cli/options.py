@@ -6,20 +6,35 @@ Light, like the menus: every `--help` and every completion imports this module.
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from nmlcli.cli.usage import GENERAL
-from nmlcli.data.sources import SOURCES
+from nmlcli.data.sources import SOURCES, SourceOptions
 from nmlcli.errors import NmlError, UsageError, meant
 
 Menu = Mapping[str, Any]
 
 
-def choice(menu: Menu, *names: str, help: str, several: bool = False, panel: str | None = None) -> Any:
-    """An option whose values are the rows of a menu, for `Annotated[str, choice(NOISES, "--kind", …)]`.
+def option(declared: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    """An option as its help writes it: `"-o --out FILE"`; without a word for the value it is a flag.
+
+    panel: the heading below which the help shows it. more: what `typer.Option` knows besides.
+    """
+    words = declared.split()
+    names = [word for word in words if word.startswith("-")]
+    metavar = " ".join(words[len(names) :]) or None
+    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel, **more)
+
+
+def choice(
+    menu: Menu, declared: str, help: str, panel: str | None = None, several: bool = False
+) -> Any:
+    """An option whose values are the rows of a menu: `choice(NOISES, "--kind KIND", "…")`.
 
     Completion, validation with "did you mean" and the list of values in the help come from the menu.
     several: a comma list (or @FILE) of them is taken; the command splits it by `split`.
@@ -37,11 +52,7 @@ def choice(menu: Menu, *names: str, help: str, several: bool = False, panel: str
 
     rows = [f"{name} ({help_of(row)})" if help_of(row) else name for name, row in menu.items()]
     text = f"{help}: {', '.join(rows)}."
-    metavar = max(names, key=len).lstrip("-").upper() if names else "NAME"
-    return typer.Option(
-        *names, help=text, metavar=metavar + ("[,…]" if several else ""), autocompletion=complete,
-        callback=check, rich_help_panel=panel,
-    )  # fmt: skip
+    return option(declared, text, panel, autocompletion=complete, callback=check)
 
 
 def help_of(row: object) -> str:
@@ -119,40 +130,19 @@ def _non_negative(value: int) -> int:
     return value
 
 
-Out = Annotated[
-    str | None,
-    typer.Option("-o", "--out", metavar="FILE", help="Write to FILE, whole or not at all; its suffix picks the format. Else stdout."),  # noqa: E501
-]  # fmt: skip
+_OUT = "Write to FILE, whole or not at all; its suffix picks the format. Else stdout."
+_RESULTS = "Merge the lines into FILE (JSON Lines): a line made again replaces its old one."
+_VERBOSE = "More remarks; progress as lines where there is no terminal."
+Out = Annotated[str | None, option("-o --out FILE", _OUT)]
 Quiet = Annotated[
-    bool,
-    typer.Option(
-        "-q",
-        "--quiet",
-        help="No progress, no summaries.",
-        callback=_listen(logging.WARNING),
-        rich_help_panel=GENERAL,
-    ),
+    bool, option("-q --quiet", "No progress, no summaries.", GENERAL, callback=_listen(logging.WARNING))
 ]
-Verbose = Annotated[
-    bool,
-    typer.Option("-v", "--verbose", help="More remarks; progress as lines where there is no terminal.", callback=_listen(logging.DEBUG), rich_help_panel=GENERAL),  # noqa: E501
-]  # fmt: skip
-AsJson = Annotated[
-    bool, typer.Option("--json", help="JSON Lines, also on a terminal.", rich_help_panel=GENERAL)
-]
-AsTable = Annotated[
-    bool,
-    typer.Option("--table", help="A table, also where stdout is no terminal.", rich_help_panel=GENERAL),
-]
-Seed = Annotated[
-    int,
-    typer.Option(
-        "--seed", metavar="S", help="Every random draw follows from it.", callback=_non_negative
-    ),
-]
-Reuse = Annotated[
-    bool, typer.Option("--reuse", help="Stop where the output is up to date.", rich_help_panel=GENERAL)
-]
+Verbose = Annotated[bool, option("-v --verbose", _VERBOSE, GENERAL, callback=_listen(logging.DEBUG))]
+AsJson = Annotated[bool, option("--json", "JSON Lines, also on a terminal.", GENERAL)]
+AsTable = Annotated[bool, option("--table", "A table, also where stdout is no terminal.", GENERAL)]
+Seed = Annotated[int, option("--seed S", "Every random draw follows from it.", callback=_non_negative)]
+Reuse = Annotated[bool, option("--reuse", "Stop where the output is up to date.", GENERAL)]
+Results = Annotated[str | None, option("--results FILE", _RESULTS)]
 
 
 def argument(metavar: str, help: str) -> Any:
@@ -164,61 +154,50 @@ DATA_HELP = "; ".join(f"{source.form} ({source.help})" for source in SOURCES.val
 FEATURES_HELP = "Files of features, or a stream of them on stdin."
 Data = Annotated[str | None, argument("[DATA|-]", DATA_HELP)]
 Features = Annotated[list[str] | None, argument("[FEATURES|-]...", FEATURES_HELP)]
-Results = Annotated[
-    str | None,
-    typer.Option("--results", metavar="FILE", help="Merge the lines into FILE (JSON Lines): a line made again replaces its old one."),  # noqa: E501
-]  # fmt: skip
 
 _DATA = "Data"
-Labels = Annotated[
-    str | None,
-    typer.Option(
-        "--labels", metavar="TABLE", help="Lay these labels over the set, by id.", rich_help_panel=_DATA
-    ),
-]
-Limit = Annotated[
-    int | None,
-    typer.Option(
-        "--limit", metavar="N", min=1, help="Only the first N samples.", rich_help_panel=_DATA
-    ),
-]
-Domain = Annotated[
-    str | None,
-    typer.Option(
-        "--domain", metavar="NAME", help="Only samples of this domain.", rich_help_panel=_DATA
-    ),
-]
-Classes = Annotated[
-    str | None,
-    typer.Option("--classes", metavar="A,B,…", help="Only these classes.", rich_help_panel=_DATA),
-]
-ImageColumn = Annotated[
-    str,
-    typer.Option(
-        "--image-column",
-        metavar="NAME",
-        help="The table's column of image paths.",
-        rich_help_panel=_DATA,
-    ),
-]
-LabelColumn = Annotated[
-    str,
-    typer.Option(
-        "--label-column", metavar="NAME", help="The table's column of labels.", rich_help_panel=_DATA
-    ),
-]
-IdColumn = Annotated[
-    str,
-    typer.Option(
-        "--id-column", metavar="NAME", help="The table's column of ids.", rich_help_panel=_DATA
-    ),
-]
+Labels = Annotated[str | None, option("--labels TABLE", "Lay these labels over the set, by id.", _DATA)]
+Limit = Annotated[int | None, option("--limit N", "Only the first N samples.", _DATA, min=1)]
+Domain = Annotated[str | None, option("--domain NAME", "Only samples of this domain.", _DATA)]
+Classes = Annotated[str | None, option("--classes A,B,…", "Only these classes.", _DATA)]
+ImageColumn = Annotated[str, option("--image-column NAME", "The table's column of image paths.", _DATA)]
+LabelColumn = Annotated[str, option("--label-column NAME", "The table's column of labels.", _DATA)]
+IdColumn = Annotated[str, option("--id-column NAME", "The table's column of ids.", _DATA)]
 Root = Annotated[
-    str | None,
-    typer.Option(
-        "--root",
-        metavar="DIR",
-        help="The folder that a table's image paths start from.",
-        rich_help_panel=_DATA,
-    ),
+    str | None, option("--root DIR", "The folder that a table's image paths start from.", _DATA)
 ]
+
+
+def source_options(
+    labels: Labels = None,
+    limit: Limit = None,
+    domain: Domain = None,
+    classes: Classes = None,
+    image_column: ImageColumn = "image",
+    label_column: LabelColumn = "label",
+    id_column: IdColumn = "id",
+    root: Root = None,
+) -> SourceOptions:
+    """The options on how DATA is read and what is taken of it; see `with_source`."""
+    return SourceOptions(
+        labels=labels, limit=limit, domain=domain, classes=tuple(split(classes)) or None,
+        image_column=image_column, label_column=label_column, id_column=id_column, root=root,
+    )  # fmt: skip
+
+
+def with_source(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `source_options`; their SourceOptions are its argument `source`."""
+    shared = signature(source_options).parameters
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        source = source_options(**{name: given.pop(name) for name in shared})
+        command(**given, source=source)
+
+    own = {name: each for name, each in signature(command).parameters.items() if name != "source"}
+    parameters = [
+        each.replace(kind=Parameter.KEYWORD_ONLY) for each in (*own.values(), *shared.values())
+    ]
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run

@@ -2,28 +2,8 @@
 
 from typing import Annotated
 
-import typer
-
-from nmlcli.cli import render
-from nmlcli.cli.options import (
-    Classes,
-    Data,
-    Domain,
-    IdColumn,
-    ImageColumn,
-    LabelColumn,
-    Labels,
-    Limit,
-    Out,
-    Quiet,
-    Reuse,
-    Root,
-    Seed,
-    Verbose,
-    choice,
-    one_input,
-    split,
-)
+from nmlcli.cli import options, render
+from nmlcli.cli.options import choice, option
 from nmlcli.data.sources import SourceOptions
 from nmlcli.models.precision import PRECISIONS
 from nmlcli.training.augmentation import AUGMENTATIONS, Strength
@@ -32,145 +12,83 @@ from nmlcli.training.schedules import SCHEDULES
 _TRAINING, _IMAGES, _TARGETS = "Training", "Images", "Targets"
 
 
+@options.with_source
 def pretrain(
-    data: Data = None,
-    architecture: Annotated[
-        str, typer.Option("-a", "--arch", metavar="NAME", help="A network of timm.", show_default=False)
-    ] = ...,  # type: ignore[assignment]
-    out: Out = None,
+    data: options.Data = None,
+    *,
+    architecture: Annotated[str, option("-a --arch NAME", "A network of timm.")],
+    out: options.Out = None,
     val: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Tell the accuracy on this set after each epoch.")
+        str | None, option("--val DATA", "Tell the accuracy on this set after each epoch.")
     ] = None,
-    seed: Seed = 0,
-    log: Annotated[str | None, typer.Option(metavar="FILE", help="Write a JSON line an epoch.")] = None,
+    seed: options.Seed = 0,
+    log: Annotated[str | None, option("--log FILE", "Write a JSON line an epoch.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on after the last whole epoch, from OUT.state.")
+        bool, option("--resume", "Go on after the last whole epoch, from OUT.state.")
     ] = False,
-    reuse: Reuse = False,
-    epochs: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Passes over the set.", rich_help_panel=_TRAINING)
-    ] = 30,
-    batch_size: Annotated[
-        int, typer.Option(metavar="N", min=2, help="Images of a step.", rich_help_panel=_TRAINING)
-    ] = 128,
-    opt: Annotated[
-        str, typer.Option(metavar="NAME", help="An optimiser of timm.", rich_help_panel=_TRAINING)
-    ] = "sgd",
+    reuse: options.Reuse = False,
+    epochs: Annotated[int, option("--epochs N", "Passes over the set.", _TRAINING, min=1)] = 30,
+    batch_size: Annotated[int, option("--batch-size N", "Images of a step.", _TRAINING, min=2)] = 128,
+    opt: Annotated[str, option("--opt NAME", "An optimiser of timm.", _TRAINING)] = "sgd",
     lr: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            help="Learning rate, else 0.1 for sgd and 0.001 for others.",
-            rich_help_panel=_TRAINING,
-        ),
+        option("--lr X", "Learning rate, else 0.1 for sgd and 0.001 for others.", _TRAINING, min=0),
     ] = None,
     sched: Annotated[
-        str, choice(SCHEDULES, "--sched", help="How the rate falls, a step at a time", panel=_TRAINING)
+        str, choice(SCHEDULES, "--sched SCHED", "How the rate falls, a step at a time", _TRAINING)
     ] = "cosine",
     warmup_epochs: Annotated[
-        int,
-        typer.Option(metavar="N", min=0, help="Epochs in which it rises.", rich_help_panel=_TRAINING),
+        int, option("--warmup-epochs N", "Epochs in which it rises.", _TRAINING, min=0)
     ] = 0,
     weight_decay: Annotated[
-        float,
-        typer.Option(metavar="W", min=0, help="Not of biases and norms.", rich_help_panel=_TRAINING),
+        float, option("--weight-decay W", "Not of biases and norms.", _TRAINING, min=0)
     ] = 5e-4,
     momentum: Annotated[
-        float,
-        typer.Option(
-            metavar="M", min=0, max=1, help="Of optimisers that have one.", rich_help_panel=_TRAINING
-        ),
+        float, option("--momentum M", "Of optimisers that have one.", _TRAINING, min=0, max=1)
     ] = 0.9,
-    clip: Annotated[
-        float | None,
-        typer.Option(metavar="NORM", min=0, help="Longest gradient.", rich_help_panel=_TRAINING),
-    ] = None,
+    clip: Annotated[float | None, option("--clip NORM", "Longest gradient.", _TRAINING, min=0)] = None,
     ema: Annotated[
         float | None,
-        typer.Option(
-            metavar="DECAY",
-            min=0,
-            max=1,
-            help="Keep a moving average of the weights.",
-            rich_help_panel=_TRAINING,
-        ),
+        option("--ema DECAY", "Keep a moving average of the weights.", _TRAINING, min=0, max=1),
     ] = None,
     precision: Annotated[
-        str, choice(PRECISIONS, "--precision", help="Compute in", panel=_TRAINING)
+        str, choice(PRECISIONS, "--precision PRECISION", "Compute in", _TRAINING)
     ] = "fp32",
     size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PIXELS",
-            min=8,
-            help="Size of the images, else the network's.",
-            rich_help_panel=_IMAGES,
-        ),
+        int | None, option("--size PIXELS", "Size of the images, else the network's.", _IMAGES, min=8)
     ] = None,
     augment: Annotated[
         str | None,
-        choice(AUGMENTATIONS, "--augment", help="Up to 64 pixels shift, else crop", panel=_IMAGES),
+        choice(AUGMENTATIONS, "--augment AUGMENT", "Up to 64 pixels shift, else crop", _IMAGES),
     ] = None,
-    hflip: Annotated[
-        float, typer.Option(metavar="P", min=0, max=1, help="Mirror images.", rich_help_panel=_IMAGES)
-    ] = 0.5,
+    hflip: Annotated[float, option("--hflip P", "Mirror images.", _IMAGES, min=0, max=1)] = 0.5,
     scale: Annotated[
-        float,
-        typer.Option(
-            metavar="SHARE", min=0.01, max=1, help="Smallest part of a crop.", rich_help_panel=_IMAGES
-        ),
+        float, option("--scale SHARE", "Smallest part of a crop.", _IMAGES, min=0.01, max=1)
     ] = 0.08,
     color_jitter: Annotated[
-        float,
-        typer.Option(
-            metavar="J", min=0, max=1, help="Crops vary in colour by 1 ± this.", rich_help_panel=_IMAGES
-        ),
+        float, option("--color-jitter J", "Crops vary in colour by 1 ± this.", _IMAGES, min=0, max=1)
     ] = 0.0,
     auto_augment: Annotated[
         str | None,
-        typer.Option(
-            metavar="POLICY",
-            help="Crops are changed as timm names it: rand-m9-mstd0.5.",
-            rich_help_panel=_IMAGES,
+        option(
+            "--auto-augment POLICY", "Crops are changed as timm names it: rand-m9-mstd0.5.", _IMAGES
         ),
     ] = None,
     reprob: Annotated[
-        float,
-        typer.Option(metavar="P", min=0, max=1, help="Erase a part of crops.", rich_help_panel=_IMAGES),
+        float, option("--reprob P", "Erase a part of crops.", _IMAGES, min=0, max=1)
     ] = 0.0,
     workers: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=0, help="Threads that read images ahead.", rich_help_panel=_IMAGES
-        ),
+        int, option("--workers N", "Threads that read images ahead.", _IMAGES, min=0)
     ] = 2,
-    mixup: Annotated[
-        float, typer.Option(metavar="ALPHA", min=0, help="Mix pairs.", rich_help_panel=_TARGETS)
-    ] = 0.0,
-    cutmix: Annotated[
-        float,
-        typer.Option(metavar="ALPHA", min=0, help="Paste parts of pairs.", rich_help_panel=_TARGETS),
-    ] = 0.0,
+    mixup: Annotated[float, option("--mixup ALPHA", "Mix pairs.", _TARGETS, min=0)] = 0.0,
+    cutmix: Annotated[float, option("--cutmix ALPHA", "Paste parts of pairs.", _TARGETS, min=0)] = 0.0,
     label_smoothing: Annotated[
         float,
-        typer.Option(
-            metavar="SHARE",
-            min=0,
-            max=1,
-            help="Spread this over all classes.",
-            rich_help_panel=_TARGETS,
-        ),
+        option("--label-smoothing SHARE", "Spread this over all classes.", _TARGETS, min=0, max=1),
     ] = 0.0,
-    labels: Labels = None,
-    limit: Limit = None,
-    domain: Domain = None,
-    classes: Classes = None,
-    image_column: ImageColumn = "image",
-    label_column: LabelColumn = "label",
-    id_column: IdColumn = "id",
-    root: Root = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    source: SourceOptions,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Train a network of timm to classify images; the last epoch's weights are kept.
 
@@ -179,13 +97,9 @@ def pretrain(
     from nmlcli.stages.pretrain import PretrainOptions
     from nmlcli.stages.pretrain import pretrain as run
 
-    name = one_input(data, "DATA")
+    name = options.one_input(data, "DATA")
     render.refuse_terminal(out)
-    source = SourceOptions(
-        labels=labels, limit=limit, domain=domain, classes=tuple(split(classes)) or None,
-        image_column=image_column, label_column=label_column, id_column=id_column, root=root,
-    )  # fmt: skip
-    options = PretrainOptions(
+    asked = PretrainOptions(
         source=source, validation=val, epochs=epochs, batch_size=batch_size, opt=opt, lr=lr,
         sched=sched, warmup_epochs=warmup_epochs, weight_decay=weight_decay, momentum=momentum,
         clip=clip, size=size, augment=augment,
@@ -194,4 +108,4 @@ def pretrain(
         seed=seed, workers=workers, resume=resume, log=log, reuse=reuse,
     )  # fmt: skip
     with render.progress("pretrain", quiet) as advance:
-        run(name, architecture, out, options, advance)
+        run(name, architecture, out, asked, advance)

@@ -6,13 +6,13 @@ Rich is imported when something is drawn, since help, completion and pipes do wi
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from nmlcli.atomic import replacing
 from nmlcli.errors import UsageError
-from nmlcli.products.results import to_json
+from nmlcli.products.results import FRACTIONS, to_json
 from nmlcli.progress import Advance, silent
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 
-PER_CENT = {"accuracy", "val_accuracy", "top5", "mean_class_accuracy", "macro_f1"}
 _LEAST = 18  # columns for a short bar, the time left and the spaces between
 _SVG_COLUMNS = 88
 _LINES_EVERY = 10.0  # seconds between plain progress lines
@@ -122,7 +121,7 @@ def _shown(values: Mapping[str, float | str], room: int = 1000) -> str:
 
 def _steady(name: str, value: float | str) -> str:
     """A value of a width that changes little from call to call."""
-    if isinstance(value, float) and name not in PER_CENT:
+    if isinstance(value, float) and name not in FRACTIONS:
         return f"{value:.3f}" if 0.001 <= abs(value) < 1000 or value == 0 else f"{value:.1e}"
     return _value(name, value)
 
@@ -142,53 +141,48 @@ class _Lines:
         log.debug("%s %s  %s", self.title, _counts(done, total), _shown(values))
 
 
-def answer(
-    rows: Iterable[Row],
-    as_json: bool = False,
-    as_table: bool = False,
-    columns: Sequence[str] | None = None,
-) -> None:
-    """Write rows to stdout: a table on a terminal, else JSON Lines, each as it comes.
-
-    columns: the keys that the table shows, in order (default: all that a row has a value for). Rows
-    that do not fit beside each other are shown as cards, key by key.
-    """
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], flat: Iterable[Row],
+    as_json: bool, as_table: bool, remarks: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """Write to stdout a table with remarks below it on a terminal, else the flat rows as JSON Lines."""
     if _for_people(as_json, as_table):
-        _draw(_fitting(list(rows), columns))
+        _draw([_grid(header, rows, _columns()), *_remarks(remarks)])
+    else:
+        lines(flat)
+
+
+def cards(
+    rows: Iterable[Row], as_json: bool, as_table: bool, shown: Callable[[Row], Row] = dict
+) -> None:
+    """Write rows to stdout as they come: on a terminal as cards, key by key, else as JSON Lines.
+
+    shown: what a card shows of a row, in order; a key without a value is left out.
+    """
+    if not _for_people(as_json, as_table):
+        lines(rows)
         return
+    for number, row in enumerate(rows):
+        _draw(["", _card(shown(row))] if number else [_card(shown(row))])
+
+
+def lines(rows: Iterable[Row]) -> None:
+    """Write rows to stdout as JSON Lines, each as it comes."""
     for row in rows:
         sys.stdout.write(f"{to_json(row)}\n")
         sys.stdout.flush()
 
 
-def cards(rows: Iterable[Row], flat: Iterable[Row], as_json: bool, as_table: bool) -> None:
-    """Write rows to stdout as cards, key by key, on a terminal, else their flat form as JSON Lines."""
-    if _for_people(as_json, as_table):
-        for row in rows:
-            _draw([_card(row, list(row)), ""])
-    else:
-        answer(flat, as_json=True)
+def columns(rows: Iterable[Row], keys: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The header and rows of a table of these keys; the words of a key stand below each other."""
+    body = [[_value(key, row.get(key)) for key in keys] for row in rows]
+    return [key.replace("_", "\n") for key in keys], body
 
 
 def _for_people(as_json: bool, as_table: bool) -> bool:
     if as_json and as_table:
         raise UsageError("--json and --table exclude each other", "give one of them")
     return as_table or (sys.stdout.isatty() and not as_json)
-
-
-def compared(
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    remarks: Sequence[str],
-    flat: Iterable[Row],
-    as_json: bool,
-    as_table: bool,
-) -> None:
-    """Write a comparison to stdout: its table with remarks on a terminal, else its flat rows."""
-    if _for_people(as_json, as_table):
-        _draw([_grid(header, rows, _columns()), *_remarks(remarks)])
-    else:
-        answer(flat, as_json=True)
 
 
 def write_svg(
@@ -228,18 +222,18 @@ def _draw(parts: Iterable["RenderableType"]) -> None:
 
 def _grid(header: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> Any:
     """A table of texts; where the width is short, its columns stand closer."""
-    from rich import box
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     body = [list(row) for row in rows]
-    gap = 1 if _width([header, *body]) + len(header) - 1 <= width else 0  # beside the box's own
+    cells = zip(header, *body, strict=True)
+    closest = sum(
+        max(len(part) for cell in column for part in cell.split("\n")) + 1 for column in cells
+    )
+    gap = 1 if closest + len(header) - 2 <= width else 0  # beside the box's own
     grid = Table(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, gap, 0, 0),
-        show_edge=False,
-        header_style="bold",
+        box=SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0), show_edge=False, header_style="bold"
     )
     for number, name in enumerate(header):
         numeric = number > 0 and all(_looks_numeric(row[number]) for row in body)
@@ -253,47 +247,17 @@ def _looks_numeric(cell: str) -> bool:
     return cell.strip()[:1] in ("", *"0123456789-−–+")
 
 
-def _fitting(rows: list[Row], columns: Sequence[str] | None) -> list["RenderableType"]:
-    """Rows as one table where it fits the terminal, else as a card each."""
-    if not rows:
-        return []
-    every = dict.fromkeys(key for row in rows for key in row)
-    keys = [k for k in (columns or every) if any(row.get(k) is not None for row in rows)]
-    keys = [k for k in keys if not k.endswith(("_low", "_high"))]
-    lines = [[key.replace("_", " ") for key in keys], *([_cell(k, row) for k in keys] for row in rows)]
-    if _width(lines) <= _columns():
-        return [_grid(lines[0], lines[1:], _columns())]
-    across = list(zip(*lines, strict=True))
-    if 1 < len(rows) <= 5 and _width(across) <= _columns():
-        return [_grid(across[0], across[1:], _columns())]
-    cards = [_card(row, keys) for row in rows]
-    return [part for card in cards for part in (card, "")][:-1]
-
-
-def _width(lines: Sequence[Sequence[str]]) -> int:
-    """Columns of a table whose columns stand as close as they can."""
-    return sum(max(map(len, column)) + 1 for column in zip(*lines, strict=True)) - 1
-
-
-def _card(row: Row, keys: Sequence[str]) -> Any:
+def _card(row: Row) -> Any:
     from rich.table import Table
     from rich.text import Text
 
     card = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     card.add_column(style="bold", no_wrap=True)
     card.add_column(overflow="fold")
-    for key in keys:
-        if row.get(key) is not None:
-            card.add_row(key.replace("_", " "), Text(_cell(key, row)))
+    for key, value in row.items():
+        if value is not None:
+            card.add_row(key.replace("_", " "), Text(_value(key, value)))
     return card
-
-
-def _cell(key: str, row: Row) -> str:
-    value = row.get(key)
-    low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
-    if isinstance(value, float) and isinstance(low, float) and isinstance(high, float):
-        return f"{100 * value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
-    return _value(key, value)
 
 
 def _value(key: str, value: Any) -> str:
@@ -303,21 +267,17 @@ def _value(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{100 * value:.1f} %" if key in PER_CENT else _rounded(value)
+        return f"{100 * value:.1f} %" if key in FRACTIONS else _rounded(value)
     if isinstance(value, int):
         return f"{value:,}" if key != "seed" else str(value)
     if isinstance(value, (list, tuple)):
         return ", ".join(_value(key, item) for item in value)
     if isinstance(value, Mapping):
-        return ", ".join(
-            f"{name} {_value(name, item)}" for name, item in value.items() if item is not None
-        )
+        return ", ".join(f"{k} {_value(k, item)}" for k, item in value.items() if item is not None)
     return str(value)
 
 
 def _rounded(value: float) -> str:
-    if value == int(value) and abs(value) < 1e9 and abs(value) < 1000:
+    if abs(value) < 1000 and value.is_integer():
         return f"{value:.1f}"
-    if 1000 <= abs(value) < 1e9:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"

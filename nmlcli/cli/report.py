@@ -2,44 +2,21 @@
 
 from typing import Annotated
 
-import typer
-
 from nmlcli.cli import options, render
-from nmlcli.cli.options import AsJson, AsTable, Quiet
+from nmlcli.cli.options import AsJson, AsTable, Quiet, argument, option
 
-Sources = Annotated[
-    list[str] | None,
-    options.argument(
-        "[RESULTS|-]...",
-        "Files of result lines, from eval and spectrum --results, and logs of pretrain.",
-    ),
-]
-By = Annotated[
-    str | None,
-    typer.Option(
-        "--by",
-        metavar="KEYS",
-        help="Group by these keys, in this order; else by noise, role and method.",
-    ),
-]
-Metric = Annotated[str, typer.Option("--metric", metavar="KEY", help="The key whose mean is shown.")]
-Partial = Annotated[
-    bool, typer.Option("--partial", help="Take means over what there is, also over unequal sets.")
-]
-Out = Annotated[
-    str | None,
-    typer.Option(
-        "-o", "--out", metavar="FILE", help="Write a .md, .csv, .svg or .png (extra plot). Else stdout."
-    ),
-]
+_RESULTS = "Files of result lines, from eval and spectrum --results, and logs of pretrain."
+_OUT = "Write a .md, .csv, .svg or .png (extra plot). Else stdout."
+_BY = "Group by these keys, in this order; else by noise, role and method."
+_PARTIAL = "Take means over what there is, also over unequal sets."
 
 
 def report(
-    results: Sources = None,
-    by: By = None,
-    metric: Metric = "accuracy",
-    partial: Partial = False,
-    out: Out = None,
+    results: Annotated[list[str] | None, argument("[RESULTS|-]...", _RESULTS)] = None,
+    by: Annotated[str | None, option("--by KEYS", _BY)] = None,
+    metric: Annotated[str, option("--metric KEY", "The key whose mean is shown.")] = "accuracy",
+    partial: Annotated[bool, option("--partial", _PARTIAL)] = False,
+    out: Annotated[str | None, option("-o --out FILE", _OUT)] = None,
     as_json: AsJson = False,
     as_table: AsTable = False,
     quiet: Quiet = False,
@@ -56,8 +33,9 @@ def report(
     sources = options.inputs(results, "a file of result lines")
     comparison = compare(sources, ReportOptions(tuple(options.split(by)), metric, partial))
     if out in (None, "-"):
-        table = layout.texts(comparison)
-        render.compared(*table, comparison.remarks, layout.flat(comparison), as_json, as_table)
+        header, rows = layout.texts(comparison)
+        flat = layout.flat(comparison)
+        render.table(header, rows, flat, as_json, as_table, comparison.remarks)
     elif str(out).endswith(".svg"):
         render.write_svg(str(out), *layout.texts(comparison), comparison.remarks, title="nml report")
     else:

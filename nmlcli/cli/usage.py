@@ -14,7 +14,6 @@ from nmlcli.errors import UsageError, meant
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
 
-_TYPES = {"int": "N", "int range": "N", "float": "X", "float range": "X", "str": "TEXT"}
 _BOUNDS = (
     (re.compile(r"([^\s\[]+)<=x<=([^\s;\]]+)"), r"from \1 to \2"),
     (re.compile(r"x>=([^\s;\]]+)"), r"at least \1"),
@@ -85,7 +84,7 @@ def record(parameter: Any, ctx: "Context") -> tuple[str, str]:
     for shown, plain in _BOUNDS:
         text = shown.sub(plain, text)
     if parameter.param_type_name == "option":
-        return re.sub(r"<(.*)>", lambda match: _TYPES.get(match[1], match[1]), name), text
+        return name, text
     return name_of(parameter), text.removesuffix("[required]").strip()
 
 

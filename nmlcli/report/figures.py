@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from nmlcli.errors import NmlError
+from nmlcli.products.results import FRACTIONS
 from nmlcli.report.grouping import NOISE, Comparison, GroupRow
-from nmlcli.report.layout import FRACTIONS, key_text, name_of
+from nmlcli.report.layout import key_text, name_of
 
 _MARKS = "osD^vP*X"
 

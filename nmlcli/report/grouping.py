@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nmlcli.errors import InvalidInput, UsageError, first, meant
+from nmlcli.products.results import Line, set_name
 
-Line = Mapping[str, Any]
 Key = tuple[Any, ...]
 
 NOISE = "pretrain_ratio"
@@ -151,13 +151,6 @@ def refuse_unequal(results: Sequence[Line], keys: Sequence[str]) -> None:
                     f"{where} has no result on {first(missing)}, which others have",
                     "score it, or give --partial to average over what there is",
                 )
-
-
-def set_name(line: Line) -> str:
-    """The set of a line as it is written: task/domain:split."""
-    domain = f"/{line['domain']}" if line.get("domain") else ""
-    split = f":{line['split']}" if line.get("split") else ""
-    return f"{line.get('task')}{domain}{split}"
 
 
 def _checked_keys(by: Sequence[str], results: Sequence[Line]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from nmlcli.products.results import FRACTIONS
 from nmlcli.report.grouping import BACKBONE_KEYS, NOISE, Cell, Comparison, GroupRow
 
 _NAMES = {
@@ -12,7 +13,6 @@ _NAMES = {
     "val_accuracy": "val", "sve": "SVE", "lsvr": "LSVR",
     "lp": "LP", "mlp": "MLP", "nmtune": "NMTune", "id": "ID", "ood": "OOD",
 }  # fmt: skip
-FRACTIONS = {"accuracy", "val_accuracy", "top5", "mean_class_accuracy", "macro_f1", "ece"}
 
 
 def name_of(key: str) -> str:

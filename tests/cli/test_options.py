@@ -2,11 +2,13 @@
 
 import io
 from dataclasses import dataclass
+from inspect import signature
 
 import pytest
 import typer
 
 from nmlcli.cli import options
+from nmlcli.data.sources import SourceOptions
 from nmlcli.errors import NmlError, UsageError
 
 
@@ -92,8 +94,40 @@ class Row:
 MENU = {"symmetric": Row("to another class"), "pairflip": Row("to the next"), "plain": Row("")}
 
 
+@pytest.mark.parametrize(
+    ("declared", "names", "metavar"),
+    [
+        ("--reuse", ["--reuse"], None),
+        ("-o --out FILE", ["-o", "--out"], "FILE"),
+        ("--residual/--no-residual", ["--residual/--no-residual"], None),
+    ],
+)
+def test_an_option_is_declared_as_its_help_writes_it(declared, names, metavar):
+    option = options.option(declared, "Text.", "Panel", min=1)
+    assert [option.default, *option.param_decls] == names
+    assert (option.metavar, option.help, option.rich_help_panel) == (metavar, "Text.", "Panel")
+    assert option.min == 1
+
+
+def test_options_on_data_reach_a_command_as_one_argument():
+    @options.with_source
+    def command(data: str, *, source: SourceOptions, quiet: bool = False) -> None:
+        seen.append((data, source, quiet))
+
+    seen = []
+    app = typer.Typer()
+    app.command()(command)
+    app(["x", "--limit", "3", "--classes", "a, b", "--id-column", "key"], standalone_mode=False)
+    wanted = SourceOptions(limit=3, classes=("a", "b"), id_column="key")
+    assert seen == [("x", wanted, False)]
+    defaults = {
+        name: each.default for name, each in signature(options.source_options).parameters.items()
+    }
+    assert options.source_options(**defaults) == SourceOptions()
+
+
 def test_an_option_made_from_a_menu():
-    option = options.choice(MENU, "--kind", help="The kind")
+    option = options.choice(MENU, "--kind KIND", "The kind")
     assert option.help == "The kind: symmetric (to another class), pairflip (to the next), plain."
     assert option.autocompletion("p") == [("pairflip", "to the next"), ("plain", "")]
     assert option.callback("plain") == "plain"
@@ -105,7 +139,7 @@ def test_an_option_made_from_a_menu():
 
 
 def test_an_option_of_several_from_a_menu():
-    option = options.choice(MENU, "--kinds", help="Kinds", several=True)
+    option = options.choice(MENU, "--kinds KINDS[,…]", "Kinds", several=True)
     assert option.callback("plain,pairflip") == "plain,pairflip"
     assert option.autocompletion("plain,s") == [("plain,symmetric", "to another class")]
     with pytest.raises(typer.BadParameter, match="no 'x'"):

@@ -1,7 +1,6 @@
 """Answers for people and programs, and progress that leaves stdout alone."""
 
 import io
-import json
 import logging
 import re
 import sys
@@ -27,67 +26,91 @@ def shown():
 
 
 ROW = {
-    "source": "clean.h5", "rows": 12000, "sve": 4.23123, "accuracy": 0.9123, "accuracy_low": 0.9,
-    "accuracy_high": 0.93, "seed": 12345, "seen": False, "options": {"epochs": 30}, "none": None,
+    "source": "clean.h5", "rows": 12000, "sve": 4.23123, "accuracy": 0.9123, "seed": 12345,
+    "seen": False, "options": {"epochs": 30}, "none": None, "large": 1234.5, "endless": float("inf"),
 }  # fmt: skip
+FLAT = [{"a": 1, "b": "ä"}, {"a": float("nan")}]
+JSON = '{"a": 1, "b": "ä"}\n{"a": null}\n'
 
 
-def test_programs_get_json_lines(capsys):
-    render.answer([ROW, {"a": "ä"}])
-    lines = capsys.readouterr().out.splitlines()
-    assert [json.loads(line) for line in lines] == [ROW, {"a": "ä"}]
-    assert "ä" in lines[1]
+def write(form, as_json=False, as_table=False):
+    if form == "table":
+        render.table(["name"], [["shown"]], FLAT, as_json, as_table)
+    else:
+        render.cards(FLAT, as_json, as_table, lambda row: {"name": "shown"})
 
 
-def test_people_get_a_table(monkeypatch):
+@pytest.mark.parametrize("form", ["table", "cards"])
+def test_programs_get_json_lines(capsys, form):
+    write(form)
+    assert capsys.readouterr().out == JSON
+
+
+@pytest.mark.parametrize("form", ["table", "cards"])
+@pytest.mark.parametrize("stdout", [io.StringIO, Terminal])
+def test_either_can_be_forced(monkeypatch, form, stdout):
+    monkeypatch.setattr("sys.stdout", stdout())
+    write(form, as_json=True)
+    assert sys.stdout.getvalue() == JSON
+    monkeypatch.setattr("sys.stdout", stdout())
+    write(form, as_table=True)
+    assert "shown" in shown() and "{" not in shown()
+
+
+@pytest.mark.parametrize("form", ["table", "cards"])
+def test_both_at_once_is_an_error(form):
+    with pytest.raises(UsageError, match="--json and --table exclude each other"):
+        write(form, as_json=True, as_table=True)
+
+
+def test_people_get_a_table_of_the_chosen_columns(monkeypatch):
     monkeypatch.setattr("sys.stdout", Terminal())
     monkeypatch.setenv("COLUMNS", "100")
-    render.answer([ROW, {**ROW, "source": "noisy.h5"}])
-    text = shown()
-    assert "91.2 % (90.0–93.0)" in text
-    for word in ("source", "clean.h5", "noisy.h5", "12,000", "4.231", "12345", "no", "epochs 30"):
-        assert word in text
-    assert "none" not in text and "accuracy_low" not in text  # nothing there; shown in the interval
+    rows = [ROW, {**ROW, "source": "noisy.h5"}]
+    keys = ["sve", "source", "rows", "accuracy", "seed", "seen", "options", "none", "large", "endless"]
+    render.table(*render.columns(rows, keys), rows, False, False, ["a remark"])
+    head, _, first, second, remark = shown().splitlines()
+    assert head.split() == keys
+    words = [
+        *("4.231", "clean.h5", "12,000", "91.2 %", "12345", "no", "epochs 30", "–", "1,234", "inf")
+    ]
+    assert re.split(r" {2,}", first.strip()) == words
+    assert "noisy.h5" in second and remark.strip() == "a remark"
 
 
-@pytest.mark.parametrize(("as_json", "as_table"), [(True, False), (False, True)])
-@pytest.mark.parametrize("stdout", [io.StringIO, Terminal])
-def test_either_can_be_forced(monkeypatch, stdout, as_json, as_table):
-    monkeypatch.setattr("sys.stdout", stdout())
-    render.answer([ROW], as_json, as_table)
-    assert sys.stdout.getvalue().startswith("{") == as_json
+def test_people_get_cards_of_what_there_is(monkeypatch):
+    monkeypatch.setattr("sys.stdout", Terminal())
+    render.cards([ROW, ROW], False, False, lambda row: {key: row[key] for key in ("none", "rows")})
+    assert [line.split() for line in shown().splitlines()] == [
+        ["rows", "12,000"],
+        [],
+        ["rows", "12,000"],
+    ]
 
 
-def test_both_at_once_is_an_error():
-    with pytest.raises(UsageError):
-        render.answer([], as_json=True, as_table=True)
-
-
-@pytest.mark.parametrize("count", [1, 3, 9])
-def test_no_table_is_wider_than_the_terminal(monkeypatch, count):
+@pytest.mark.parametrize("count", [1, 9])
+@pytest.mark.parametrize("form", ["table", "cards"])
+def test_nothing_is_wider_than_the_terminal(monkeypatch, form, count):
     monkeypatch.setattr("sys.stdout", Terminal())
     monkeypatch.setenv("COLUMNS", "80")
-    wide = {f"measure_number_{i}": 1234.5678 + i for i in range(14)}
-    render.answer([wide] * count)
-    lines = shown().splitlines()
-    assert max(map(len, lines)) <= 80
-    assert sum("measure number 13" in line for line in lines) == (1 if count < 9 else 9)
+    rows = [{"source": 30 * "wide", **{f"measure_{i}": 1234.5678 + i for i in range(9)}}] * count
+    if form == "table":
+        render.table(*render.columns(rows, list(rows[0])), rows, False, False)
+    else:
+        render.cards(rows, False, False)
+    assert max(map(len, shown().splitlines())) <= 80
+    assert shown().count("1,243") == count
 
 
-def test_columns_choose_and_order(monkeypatch):
-    monkeypatch.setattr("sys.stdout", Terminal())
-    render.answer([ROW], columns=["sve", "source"])
-    head = shown().splitlines()[0].split()
-    assert head == ["sve", "source"]
-
-
-def test_rows_are_written_as_they_come(capsys):
+@pytest.mark.parametrize("as_table", [False, True])
+def test_rows_are_written_as_they_come(capsys, as_table):
     def rows():
         yield {"a": 1}
-        assert capsys.readouterr().out == '{"a": 1}\n'
+        assert "1" in capsys.readouterr().out
         yield {"a": 2}
 
-    render.answer(rows())
+    render.cards(rows(), not as_table, as_table)
+    assert "2" in capsys.readouterr().out
 
 
 def test_binary_is_refused_only_at_a_terminal(monkeypatch):
