@@ -59,9 +59,8 @@ def build(architecture: str, num_classes: int, size: int | None, seed: int) -> M
     try:
         module: Module = timm.create_model(architecture, num_classes=num_classes, **sized)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise UsageError(
-            f"timm cannot build {architecture} at {size or 'its own'} pixels: {error}"
-        ) from error
+        pixels = f"{size or 'its own'} pixels"
+        raise UsageError(f"timm cannot build {architecture} at {pixels}: {error}") from error
     return module
 
 
@@ -113,10 +112,8 @@ def _with_file(architecture: str, weights: Path, size: int | None) -> Module:
         found = state.get(f"{name}.weight")
         widths = [found.shape[0]] if found is not None else [config.num_classes if config else 0, 0]
     except (*_UNFIT, OSError) as error:
-        raise InvalidInput(
-            f"{weights} holds no weights that can be read safely",
-            "bring safetensors, or a state dict and nothing else",
-        ) from error
+        remedy = "bring safetensors, or a state dict and nothing else"
+        raise InvalidInput(f"{weights} holds no weights that can be read safely", remedy) from error
     for width in widths:
         overlay = {"file": str(weights), "num_classes": width, "label_offset": 0}
         try:
@@ -139,10 +136,9 @@ def _with_hub(architecture: str, size: int | None) -> Module:
         module: Module = timm.create_model(architecture, pretrained=True, **sized)
     except (OSError, RuntimeError) as error:
         why = _brief(error) if reached else "it cannot be reached"
-        raise NmlError(
-            f"the weights of {architecture} cannot be fetched from the hub ({why})",
-            f"bring their file and name it: timm:{architecture}@FILE",
-        ) from error
+        remedy = f"bring their file and name it: timm:{architecture}@FILE"
+        wrong = f"the weights of {architecture} cannot be fetched from the hub ({why})"
+        raise NmlError(wrong, remedy) from error
     return module
 
 
@@ -163,8 +159,7 @@ def open_checkpoint(source: str, wanted: Wanted, identity: str) -> Network:
     checkpoint = read_checkpoint(source)
     model = checkpoint.record.model or {}
     try:
-        architecture = str(model["architecture"])
-        values = {**model["preprocessing"]}
+        architecture, values = str(model["architecture"]), model["preprocessing"]
         own = Preprocessing(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
     except (KeyError, TypeError) as error:
         raise InvalidInput(f"{source}: its record does not say how to build the network") from error

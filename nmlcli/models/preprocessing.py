@@ -67,15 +67,11 @@ class Pixels:
     def __init__(self, preprocessing: Preprocessing) -> None:
         from timm.data.transforms_factory import create_transform
 
-        self.transform = create_transform(
-            input_size=(3, preprocessing.size, preprocessing.size),
-            is_training=False,
-            interpolation=preprocessing.interpolation,
-            crop_pct=preprocessing.crop_pct,
-            crop_mode=preprocessing.crop_mode,
-            mean=preprocessing.mean,  # the colour of added borders
-            use_prefetcher=True,  # timm's word for stopping before normalisation
-        )
+        known = ("interpolation", "crop_pct", "crop_mode", "mean")  # mean: the colour of added borders
+        settings = {name: getattr(preprocessing, name) for name in known}
+        shape = (3, preprocessing.size, preprocessing.size)
+        # use_prefetcher is timm's word for stopping before normalisation.
+        self.transform = create_transform(shape, is_training=False, use_prefetcher=True, **settings)
 
     def __call__(self, image: "Image", index: int) -> Tensor:
         return torch.as_tensor(self.transform(image))

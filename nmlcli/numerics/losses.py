@@ -2,7 +2,8 @@
 
 Notation: F [M, D] the frozen features of a batch, Z [M, D] what the head made of them. L_COV and
 L_SVD are computed in float64 from the smaller of the two Gram matrices of Z, which gives what a
-transcription (svdvals, D x D covariance) gives at a fraction of its cost. No gradient flows to F.
+transcription (svdvals, D x D covariance) gives at a fraction of its cost. No gradient flows to F,
+except through `consistency_loss`.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,52 @@ from torch import Tensor
 Reduction = Literal["row", "element"]
 
 RANK_TOLERANCE = 1e-7  # singular values below this share of the largest are rounding of float32 data
+
+
+def consistency_loss(features: Tensor, transformed: Tensor, reduction: Reduction = "row") -> Tensor:
+    """Squared distance of the rows of F and Z after scaling both to length 1 (L_MSE, Eq. 3).
+
+    "row": mean over the M rows of ‖f/‖f‖ - z/‖z‖‖² = 2 - 2 cos(f, z), as in the paper; "element":
+    that divided by D (the mean of the released code). A zero row stays zero and gets no gradient.
+    """
+    _check(features, transformed)
+    difference = _unit_rows(features) - _unit_rows(transformed)
+    return difference.square().sum(1).mean() * _share(reduction, transformed)
+
+
+def covariance_loss(transformed: Tensor) -> Tensor:
+    """Squared off-diagonal covariances of Z, summed and divided by D (L_COV, Eq. 4).
+
+    C = Zcᵀ Zc / (M - 1) with Zc the column-centred Z, as in VICReg. 0 for a single row.
+    """
+    return _combine(None, transformed, cov=1.0)[0]
+
+
+def dominant_singular_value_loss(transformed: Tensor, top: int = 1) -> Tensor:
+    """Minus the share of the largest singular value of Z, uncentred (L_SVD, Eq. 5): -σ₁ / Σσ.
+
+    top: minus the mean of that many largest shares (the released code takes 5). Where Z lacks rank
+    the gradient is the subgradient of least norm; for Z = 0 loss and gradient are 0.
+    """
+    return _combine(None, transformed, svd=1.0, top=top)[0]
+
+
+def nmtune_loss(
+    features: Tensor,
+    transformed: Tensor,
+    *,
+    mse: float,
+    cov: float,
+    svd: float,
+    top: int = 1,
+    reduction: Reduction = "row",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum of the three terms, as one node of the graph.
+
+    Returns the scalar loss and its unweighted terms, detached: {"mse", "cov", "svd"}, without those
+    of weight 0, which are not computed. F is taken as constant.
+    """
+    return _combine(features, transformed, mse=mse, cov=cov, svd=svd, top=top, reduction=reduction)
 
 
 class _KnownGradient(torch.autograd.Function):
@@ -30,30 +77,16 @@ class _KnownGradient(torch.autograd.Function):
         return outer * ctx.saved_tensors[0], None, None
 
 
-def nmtune_loss(
-    features: Tensor,
+def _combine(
+    features: Tensor | None,
     transformed: Tensor,
     *,
-    mse: float,
-    cov: float,
-    svd: float,
+    mse: float = 0.0,
+    cov: float = 0.0,
+    svd: float = 0.0,
     top: int = 1,
     reduction: Reduction = "row",
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The sum of the three terms with the weights mse, cov and svd, as one node of the graph.
-
-    L_MSE (Eq. 3): the mean over the M rows of ‖f/‖f‖ - z/‖z‖‖² = 2 - 2 cos(f, z), as in the paper;
-    with reduction "element" that divided by D, the mean of the released code. A zero row stays zero
-    and gets no gradient.
-    L_COV (Eq. 4): squared off-diagonal covariances of Z, summed and divided by D; C = Zcᵀ Zc / (M - 1)
-    with Zc the column-centred Z, as in VICReg. 0 for a single row.
-    L_SVD (Eq. 5): minus the share of the largest singular value of Z, uncentred, -σ₁ / Σσ; minus the
-    mean of the `top` largest shares (the released code takes 5). Where Z lacks rank the gradient is
-    the subgradient of least norm; for Z = 0 loss and gradient are 0.
-
-    Returns the scalar loss and its unweighted terms, detached: {"mse", "cov", "svd"}, without those
-    of weight 0, which are not computed. Raises ValueError for shapes that differ.
-    """
     _check(features, transformed)
     terms: dict[str, Tensor] = {}
     with torch.no_grad():  # float64 products, which autocast leaves alone
@@ -73,7 +106,7 @@ def nmtune_loss(
             gradient = rest.addmm_(*sides).to(Z.dtype)
         else:
             gradient = torch.zeros_like(Z)
-        if mse:
+        if mse and features is not None:
             scale = _share(reduction, Z)
             terms["mse"] = scale * _consistency(features.detach().to(Z.dtype), Z, mse * scale, gradient)
         weights = {"mse": mse, "cov": cov, "svd": svd}
@@ -157,6 +190,10 @@ def _consistency(features: Tensor, Z: Tensor, weight: float, gradient: Tensor) -
     return ((per_feature > 0).to(Z.dtype) + (per_row > 0).to(Z.dtype) - 2 * cosines).mean()
 
 
+def _unit_rows(rows: Tensor) -> Tensor:
+    return rows * _inverse_lengths(rows)
+
+
 def _inverse_lengths(rows: Tensor) -> Tensor:
     """1 / ‖row‖ [M, 1], and 0 for a zero row."""
     lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
@@ -169,9 +206,10 @@ def _share(reduction: Reduction, transformed: Tensor) -> float:
     return 1.0 if reduction == "row" else 1.0 / transformed.shape[1]
 
 
-def _check(features: Tensor, transformed: Tensor) -> None:
+def _check(features: Tensor | None, transformed: Tensor) -> None:
     if transformed.ndim != 2 or 0 in transformed.shape:
         raise ValueError(f"transformed has shape {tuple(transformed.shape)}, not [M, D]")
-    if features.shape != transformed.shape:
-        shapes = f"features {tuple(features.shape)} and transformed {tuple(transformed.shape)}"
-        raise ValueError(f"{shapes} differ")
+    if features is not None and features.shape != transformed.shape:
+        raise ValueError(
+            f"features {tuple(features.shape)} and transformed {tuple(transformed.shape)} differ"
+        )

@@ -70,16 +70,6 @@ def rankme(spectrum: "Spectrum") -> float:
     return math.exp(_entropy(shares(spectrum) + RANKME_EPS))
 
 
-def alpha_req(spectrum: "Spectrum") -> float:
-    """The exponent of λ_i ~ i^-α, centred. Agrawal et al. 2022; see fit_power_law."""
-    return fit_power_law(spectrum)[0]
-
-
-def alpha_req_r2(spectrum: "Spectrum") -> float:
-    """R² of the fit of alpha_req, weighted as the fit is."""
-    return fit_power_law(spectrum)[1]
-
-
 def stable_rank(spectrum: "Spectrum") -> float:
     """Σλ / λ₁ = ‖X‖²_F / ‖X‖²₂, in [1, rank]."""
     squares = (shares(spectrum) / shares(spectrum)[0]) ** 2
@@ -96,9 +86,8 @@ def condition(spectrum: "Spectrum") -> float:
     """σ₁ / σ_d. Undefined where it is infinite, the rank being below d."""
     smallest = shares(spectrum)[-1]
     if smallest == 0:
-        raise UndefinedError(
-            f"infinite, the rank is {numerical_rank(spectrum)} of {len(spectrum.values)}"
-        )
+        rank = numerical_rank(spectrum)
+        raise UndefinedError(f"infinite, the rank is {rank} of {len(spectrum.values)}")
     return float(shares(spectrum)[0] / smallest)
 
 
@@ -113,10 +102,11 @@ def fit_range(spectrum: "Spectrum") -> tuple[int, int]:
 
 
 def fit_power_law(spectrum: "Spectrum") -> tuple[float, float]:
-    """Fit log λ_i = c - α log i over fit_range by least squares weighted 1/i; returns α and R².
+    """Fit λ_i ~ i^-α over fit_range, log λ on log i by least squares weighted 1/i; returns α and R².
 
-    λ are of the centred matrix. The weights and the range 4-100 are those of the authors' code, after
-    Stringer et al. 2019; the paper states none. A flat spectrum has R² 1.
+    Agrawal et al. 2022. λ are of the centred matrix, and R² is weighted as the fit is. The weights and
+    the range 4-100 are those of the authors' code, after Stringer et al. 2019; the paper states none.
+    A flat spectrum has R² 1.
     """
     import numpy as np
 
@@ -154,19 +144,15 @@ MEASURES = {
     "lsvr": Measure("largest singular value ratio, -log p₁", largest_singular_value_ratio),
     "effective_rank": Measure("exp(SVE)", effective_rank),
     "rankme": Measure("effective rank with ε = 1e-7 in each p", rankme),
-    "alpha_req": Measure("exponent of the power law of λ, centred", alpha_req),
-    "alpha_req_r2": Measure("R² of that fit", alpha_req_r2),
+    "alpha_req": Measure("exponent of the power law of λ, centred", lambda s: fit_power_law(s)[0]),
+    "alpha_req_r2": Measure("R² of that fit", lambda s: fit_power_law(s)[1]),
     "stable_rank": Measure("Σλ / λ₁", stable_rank),
     "participation_ratio": Measure("(Σλ)² / Σλ², centred", participation_ratio),
     "condition": Measure("σ₁ / σ_d", condition),
     "rank": Measure("singular values above the tolerance", numerical_rank),
-    "sigma_max": Measure("σ₁", lambda spectrum: float(spectrum.values[0])),
-    "sigma_sum": Measure("Σσ", lambda spectrum: float(spectrum.values.sum())),
+    "sigma_max": Measure("σ₁", lambda s: float(s.values[0])),
+    "sigma_sum": Measure("Σσ", lambda s: float(s.values.sum())),
 }
-
-
-def _as_they_are(rows: "Float64") -> int:
-    return 0
 
 
 def _to_unit_length(rows: "Float64") -> int:
@@ -190,7 +176,7 @@ def _as_released(rows: "Float64") -> int:
 
 
 PREPARATIONS = {
-    "raw": Preparation("as they are, Definitions 2.1 and 2.2 as they stand", _as_they_are),
+    "raw": Preparation("as they are, Definitions 2.1 and 2.2 as they stand", lambda rows: 0),
     "l2": Preparation("scaled to length 1", _to_unit_length),
     "released": Preparation(
         "to length 1, then less their own mean, as the released code", _as_released

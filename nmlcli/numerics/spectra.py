@@ -7,14 +7,13 @@ for ranks), sqrt(size · eps) for a Gram matrix, whose forming costs half the di
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nmlcli.numerics.measures import Preparation
+from nmlcli.numerics.measures import PREPARATIONS, Preparation
 
 Float64 = NDArray[np.float64]
 Block = NDArray[np.float32] | NDArray[np.float16] | Float64
@@ -115,11 +114,11 @@ class Accumulator:
     rows, columns: N and D. preparation: what is done to each row first (see PREPARATIONS).
     """
 
-    def __init__(self, rows: int, columns: int, preparation: Preparation | None = None) -> None:
+    def __init__(self, rows: int, columns: int, preparation: Preparation = PREPARATIONS["raw"]) -> None:
         held = rows <= columns or rows * columns <= HELD
         self.sums: Sums = HeldRows(rows, columns) if held else GramSums(columns)
         self.zero_rows = 0
-        self._prepare: Callable[[Float64], int] | None = preparation.prepare if preparation else None
+        self._prepare = preparation.prepare
         self._buffer = np.empty((0, columns))
 
     def add(self, block: Block) -> None:
@@ -128,8 +127,7 @@ class Accumulator:
             self._buffer = np.empty(block.shape)
         rows = self._buffer[: len(block)]
         np.copyto(rows, block)
-        if self._prepare is not None:
-            self.zero_rows += self._prepare(rows)
+        self.zero_rows += self._prepare(rows)
         self.sums.add(rows)
 
     def spectrum(self, center: bool = False) -> "Spectrum":

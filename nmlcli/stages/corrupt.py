@@ -114,7 +114,7 @@ def corrupt(source: str, out: str | None, options: CorruptOptions, advance: Adva
     noisy = _relabel(labelled, ratio, options)
     noise = noise_facts(options.kind, float(ratio), noisy, labelled.labels, options.seed, options.draw)
     record = Record(
-        kind="labels", identity=identity, command="corrupt", options=asked, classes=labelled.classes,
+        "labels", identity, "corrupt", asked, labelled.classes,
         rows=len(noisy), data=carrier.data, noise=noise, parents=carrier.parents,
     )  # fmt: skip
     _write(out, labelled.write(_names(labelled, noisy, advance)), record)
@@ -165,10 +165,8 @@ def _open_table(source: str, options: CorruptOptions) -> _Carrier:
     if options.id_column != "id" and options.id_column not in table.columns:
         raise missing_column(options.id_column, table.columns, table.source, "--id-column")
     if CLEAN in table.columns:
-        raise InvalidInput(
-            f"{table.source} carries noise already, since it has a column {CLEAN}",
-            "corrupt the clean table",
-        )
+        wrong = f"carries noise already, since it has a column {CLEAN}"
+        raise InvalidInput(f"{table.source} {wrong}", "corrupt the clean table")
     identity = hashlib.sha256(table.data).hexdigest()[:32]
     data = None
     if source != "-":
@@ -219,9 +217,8 @@ def _check_classes(classes: tuple[str, ...], rows: int, source: str) -> None:
     if rows == 0:
         raise InvalidInput(f"{source} has no rows")
     if len(classes) < 2:
-        raise InvalidInput(
-            f"{source} has one class, {first(classes)}", "a wrong label needs a second class"
-        )
+        remedy = "a wrong label needs a second class"
+        raise InvalidInput(f"{source} has one class, {first(classes)}", remedy)
 
 
 def _check_unique(hashes: Keys, table: TextTable, column: str) -> None:

@@ -140,10 +140,8 @@ def split(
     """
     samples = open_samples(source, options)
     if samples.paths is None:
-        raise UsageError(
-            f"{source} has no image files that tables could point at",
-            f"write it to a folder first: nml data make {source} -o DIR",
-        )
+        remedy = f"write it to a folder first: nml data make {source} -o DIR"
+        raise UsageError(f"{source} has no image files that tables could point at", remedy)
     folder = make_folder(out, parents=False)
     shares = {name: str(share) for name, share in parts.items()}
     records = []
@@ -190,9 +188,8 @@ def draw_parts(
         steps = [step * of_rest.numerator // of_rest.denominator for step in range(len(rest) + 1)]
         taken = np.diff(np.array(steps, dtype=np.int64)).astype(bool)
         if not taken.any():
-            raise InvalidInput(
-                f"{samples.name} is too small for a part {name}", "give it a larger share"
-            )
+            wrong = f"{samples.name} is too small for a part {name}"
+            raise InvalidInput(wrong, "give it a larger share")
         chosen[name] = np.sort(rest[taken])
         rest, left = rest[~taken], left - share
     return chosen

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 REVISION = 1
 
-DTYPES = {"float32": "whole", "float16": "half the space, three digits"}
-
 
 @dataclass(frozen=True)
 class EmbedOptions:
@@ -134,10 +132,9 @@ def _blocks(
         block = extractor(images)
         finite = np.isfinite(block).all(axis=1)
         if not finite.all():
-            raise NmlError(
-                f"the features of {samples.ids[indices[np.argmin(finite)]]} are not finite",
-                "compute with --precision fp32 --dtype float32, or look at the weights",
-            )
+            wrong = f"the features of {samples.ids[indices[np.argmin(finite)]]} are not finite"
+            remedy = "compute with --precision fp32 --dtype float32, or look at the weights"
+            raise NmlError(wrong, remedy)
         advance(int(indices[-1]) + 1, len(samples))
         for start in range(0, len(block), rows):
             yield block[start : start + rows]

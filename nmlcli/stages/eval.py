@@ -110,27 +110,20 @@ def check_threshold(lines: Iterable[Line], least: float) -> None:
 
 
 def _title(line: Line) -> str:
-    return f"{line['method']} s{line['seed']} on {_set_name(line)}"
-
-
-def _set_name(line: Line) -> SetName:
-    return SetName(line["task"] or "the set", line["domain"], line["split"])
+    name = SetName(line["task"] or "the set", line["domain"], line["split"])
+    return f"{line['method']} s{line['seed']} on {name}"
 
 
 def _open_heads(source: str) -> list[Head]:
     """A head's file, or all heads in a folder by name; other products there are passed over."""
     if source == "-" or not Path(source).is_dir():
         return [read_head(source)]
-    files = sorted(path for path in Path(source).iterdir() if path.suffix in FORMATS)
-    heads = [read_head(str(path)) for path in files if _is_head(path)]
+    files = sorted(str(path) for path in Path(source).iterdir() if path.suffix in FORMATS)
+    records = {file: read_record(file) for file in files}
+    heads = [read_head(file) for file, record in records.items() if record and record.kind == "head"]
     if not heads:
         raise InvalidInput(f"{source} holds no heads", "make them with nml tune")
     return heads
-
-
-def _is_head(path: Path) -> bool:
-    record = read_record(str(path))
-    return record is not None and record.kind == "head"
 
 
 def _open_set(source: str) -> _Set:
@@ -166,9 +159,8 @@ def _numbers(features: Features, head: Head) -> NDArray[np.int64] | None:
     if own is not None and wanted is not None:
         return renumber(features.labels, own, wanted, features.source)
     if features.labels.max() >= count:
-        raise InvalidInput(
-            f"{features.source} has class number {features.labels.max()}, the head {count} classes"
-        )
+        highest = features.labels.max()
+        raise InvalidInput(f"{features.source} has class number {highest}, the head {count} classes")
     log.warning("%s names no classes: their numbers are taken for the head's", features.source)
     return features.labels
 
@@ -178,9 +170,8 @@ def _known_lines(options: EvalOptions) -> dict[str, list[Line]]:
     if not options.reuse:
         return {}
     if options.results is None or options.predictions is not None or options.per_class:
-        raise UsageError(
-            "--reuse answers from --results FILE", "give it, without --predictions and --per-class"
-        )
+        remedy = "give it, without --predictions and --per-class"
+        raise UsageError("--reuse answers from --results FILE", remedy)
     if not Path(options.results).is_file():
         return {}
     return {line["identity"]: [line] for line in results.read(options.results) if "identity" in line}

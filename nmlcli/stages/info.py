@@ -32,13 +32,9 @@ def describe(source: str) -> Facts:
 def worded(facts: Facts) -> dict[str, str]:
     """The facts in words for people: what there is nothing to say about is left out."""
     model = facts["model"] or {}
-    seed = model.get("seed")
-    pretraining = (
-        model.get("objective"),
-        _name_of(model.get("data")),
-        None if seed is None else f"seed {seed}",
-    )
-    is_network = facts["kind"] == "checkpoint"
+    seed = "" if model.get("seed") is None else f"seed {model['seed']}"
+    pretraining = (model.get("objective"), _name_of(model.get("data")), seed)
+    is_network, labelled = facts["kind"] == "checkpoint", facts["kind"] or facts["noise"]
     words = {
         "file": facts["source"],
         "is": _what(facts),
@@ -46,9 +42,7 @@ def worded(facts: Facts) -> dict[str, str]:
         "identity": facts["identity"],
         "classes": _classes(facts["classes"]),
         "data": _name_of(facts["data"]),
-        "noise of the labels": noise_in_words(facts["noise"])
-        if facts["kind"] or facts["noise"]
-        else "",
+        "noise of the labels": noise_in_words(facts["noise"]) if labelled else "",
         "network": "" if is_network else _named(model, "architecture", "name"),
         "its pre-training": "" if is_network else ", ".join(str(part) for part in pretraining if part),
         "its labels' noise": "" if is_network or not model else noise_in_words(model.get("noise")),
@@ -83,10 +77,8 @@ def noise_in_words(noise: Facts | None) -> str:
 def differences(one: Facts, two: Facts) -> list[tuple[str, str, str]]:
     """What two products differ in: the field, and its value in each (`–` where it has none)."""
     left, right = dict(_flat("", one)), dict(_flat("", two))
-    fields = [
-        name for name in {**left, **right} if left.get(name) != right.get(name) and name != "source"
-    ]
-    return [(name, left.get(name, "–"), right.get(name, "–")) for name in fields]
+    fields = [name for name in {**left, **right} if left.get(name) != right.get(name)]
+    return [(name, left.get(name, "–"), right.get(name, "–")) for name in fields if name != "source"]
 
 
 def _describe_table(source: str) -> dict[str, Any]:
@@ -115,9 +107,8 @@ def _what(facts: Facts) -> str:
 def _command(facts: Facts) -> str:
     if not facts["command"]:
         return ""
-    options = (
-        f"{name}={_short(value)}" for name, value in facts["options"].items() if value is not None
-    )
+    given = [(name, value) for name, value in facts["options"].items() if value is not None]
+    options = [f"{name}={_short(value)}" for name, value in given]
     return " ".join((f"nml {facts['command']} {facts['version']}:", *options)).removesuffix(":")
 
 

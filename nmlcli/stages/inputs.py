@@ -102,17 +102,15 @@ def _overlaid(parts: tuple[Features, ...], ids: list[str], table: Labels) -> Lab
 def labels_of(part: Features, classes: tuple[str, ...]) -> NDArray[np.int64]:
     """Labels [N] of one part in the numbers of `classes`, matched by name."""
     if part.labels is None:
-        raise InvalidInput(
-            f"{part.source} has no labels", "embed a labelled set, or give --labels TABLE"
-        )
+        remedy = "embed a labelled set, or give --labels TABLE"
+        raise InvalidInput(f"{part.source} has no labels", remedy)
     return renumber(part.labels, part.record.classes or classes, classes, part.source)
 
 
 def _check_labels(numbers: NDArray[np.int64], source: str) -> None:
     if len(np.unique(numbers)) < 2:
-        raise InvalidInput(
-            f"{source}: all {len(numbers)} rows are of one class", "nothing can be learned"
-        )
+        wrong = f"{source}: all {len(numbers)} rows are of one class"
+        raise InvalidInput(wrong, "nothing can be learned")
 
 
 def _numbered(parts: tuple[Features, ...]) -> tuple[str, ...]:
@@ -126,12 +124,11 @@ def _merged_noise(parts: tuple[Features, ...]) -> Facts | None:
     noises = [part.record.noise for part in parts if part.record.noise is not None]
     if len(noises) < len(parts) or len(parts) == 1:
         return parts[0].record.noise if len(parts) == 1 else None
-    common = {
-        key: value for key, value in noises[0].items() if all(n.get(key) == value for n in noises)
-    }
+    one, *others = noises
+    common = {key: one[key] for key in one if all(other.get(key) == one[key] for other in others)}
     flipped, of = (sum(int(noise[key]) for noise in noises) for key in ("flipped", "of"))
     counts = {"flipped": flipped, "of": of, "realised": flipped / of}
-    return {**dict.fromkeys(noises[0]), **common, **counts}
+    return {**dict.fromkeys(one), **common, **counts}
 
 
 def finite_blocks(features: Features, advance: Advance = silent) -> Iterator[NDArray[np.float32]]:
@@ -140,10 +137,8 @@ def finite_blocks(features: Features, advance: Advance = silent) -> Iterator[NDA
     for block in features.blocks(BLOCK):
         finite = np.isfinite(block).all(axis=1)
         if not finite.all():
-            bad = features.ids[start + int(np.argmin(finite))]
-            raise InvalidInput(
-                f"{features.source}: the features of {bad} are not finite", "embed it anew"
-            )
+            wrong = f"the features of {features.ids[start + int(np.argmin(finite))]} are not finite"
+            raise InvalidInput(f"{features.source}: {wrong}", "embed it anew")
         yield np.asarray(block, dtype=np.float32)
         start += len(block)
         advance(start, features.rows)
@@ -156,17 +151,13 @@ def check_network(wanted: Record, source: str, features: Features) -> None:
     widths can be compared, and a warning says so.
     """
     if features.columns != wanted.columns:
-        raise InvalidInput(
-            f"{features.source} has {features.columns} columns, {source} {wanted.columns}",
-            "take features of the same network",
-        )
+        widths = f"{features.source} has {features.columns} columns, {source} {wanted.columns}"
+        raise InvalidInput(widths, "take features of the same network")
     ours, theirs = wanted.model or {}, features.record.model or {}
     if ours.get("identity") is None or theirs.get("identity") is None:
-        log.warning(
-            "the network of %s is not known: it fits %s by its width alone",
-            source if ours.get("identity") is None else features.source,
-            features.source if ours.get("identity") is None else source,
-        )
+        names = (source, features.source)
+        unknown, known = names if ours.get("identity") is None else names[::-1]
+        log.warning("the network of %s is not known: it fits %s by its width alone", unknown, known)
         return
     if any(ours.get(key) != theirs.get(key) for key in ("identity", "layer")):
         raise InvalidInput(

@@ -80,10 +80,8 @@ class Training:
         state = dict(self.kept.state_dict())
         broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
         if broken:
-            raise NmlError(
-                f"the weights are not finite after the last step ({first(broken)})",
-                "lower the learning rate, or train in float32",
-            )
+            wrong = f"the weights are not finite after the last step ({first(broken)})"
+            raise NmlError(wrong, "lower the learning rate, or train in float32")
         return state
 
     def run(self, identity: str, state: Path | None, advance: Advance) -> Measured:

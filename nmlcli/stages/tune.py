@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.products.formats import read_features, write_head
 from nmlcli.products.head import Head
-from nmlcli.progress import Advance, silent
-from nmlcli.provenance import Facts, Record, chain, identity_of
+from nmlcli.progress import Advance, shifted, silent
+from nmlcli.provenance import Record, chain, identity_of
 from nmlcli.stages.inputs import LabelledSet, check_network, check_stdin, labels_of, open_labelled
 from nmlcli.stages.outputs import check_out, is_folder, make_folder, up_to_date
 from nmlcli.training.loop import Means
@@ -49,12 +49,11 @@ class TuneOptions:
 
 @dataclass(frozen=True)
 class _Job:
-    """One head to tune: its settings, those that differ from the preset, and where it goes."""
+    """One head to tune: its settings, where it goes, and what its record will be."""
 
     method: str
     seed: int
     settings: Settings
-    differing: Facts
     out: str | None
     record: Record
 
@@ -75,9 +74,9 @@ def tune(
     validation = _open_validation(options.validation, training) if options.validation else None
     jobs = [_job(*target, options, training, validation) for target in targets]
     files = [*sources, *filter(None, (options.labels, options.validation))]
-    todo = [
-        job for job in jobs if not (options.reuse and up_to_date(job.out, job.record.identity, files))
-    ]
+    todo = jobs
+    if options.reuse:
+        todo = [job for job in jobs if not up_to_date(job.out, job.record.identity, files)]
     if todo:
         _tune(todo, training, validation, scale, options, advance)
     return [job.record for job in jobs]
@@ -111,7 +110,8 @@ def _tune(
         journal = stack.enter_context(Path(options.log).open("w")) if options.log else None
         for number, job in enumerate(jobs):
             head = TrainableHead(features.shape[1], len(training.classes), job.settings, job.seed)
-            watch = _Watch(head, job, held_out, journal, advance, sum(steps[:number]), sum(steps))
+            upwards = shifted(advance, sum(steps[:number]), sum(steps))
+            watch = _Watch(head, job, held_out, journal, upwards)
             train(
                 head, features, labels, job.settings, job.seed,
                 after_epoch=watch.after_epoch, advance=watch.advance,
@@ -121,22 +121,16 @@ def _tune(
             log.info("%s", watch.summary(len(labels)))
 
 
+@dataclass
 class _Watch:
-    """What is told of one head while it is tuned: the log's lines, the bar, the summary."""
+    """What is told of one head while it is tuned: the log's lines, the bar (`up`), the summary."""
 
-    def __init__(
-        self,
-        head: TrainableHead,
-        job: _Job,
-        held_out: tuple[torch.Tensor, torch.Tensor] | None,
-        journal: IO[str] | None,
-        advance: Advance,
-        before: int,
-        total: int,
-    ) -> None:
-        self.head, self.job, self.held_out, self.journal = head, job, held_out, journal
-        self.up, self.before, self.total = advance, before, total
-        self.last: dict[str, float] = {}
+    head: TrainableHead
+    job: _Job
+    held_out: tuple[torch.Tensor, torch.Tensor] | None
+    journal: IO[str] | None
+    up: Advance
+    last: Means = field(default_factory=dict)
 
     def after_epoch(self, epoch: int, means: Means) -> None:
         self.last = dict(means)
@@ -148,18 +142,14 @@ class _Watch:
             self.journal.flush()
 
     def advance(self, done: int, total: int | None, **values: float | str) -> None:
-        shown: dict[str, float | str] = {"method": self.job.method, "loss": values.get("loss", "")}
-        if "val_accuracy" in self.last:
-            shown["val_accuracy"] = self.last["val_accuracy"]
-        self.up(self.before + done, self.total, **shown)
+        held_out = {name: self.last[name] for name in ("val_accuracy",) if name in self.last}
+        self.up(done, total, method=self.job.method, loss=values.get("loss", ""), **held_out)
 
     def summary(self, rows: int) -> str:
         held_out = self.last.get("val_accuracy")
         checked = f", validation accuracy {100 * held_out:.1f} %" if held_out is not None else ""
-        return (
-            f"{self.job.out or 'stdout'}: {self.job.method}, seed {self.job.seed}, on {rows:,} rows,"
-            f" loss {self.last['loss']:.4f}{checked}"
-        )
+        made = f"{self.job.out or 'stdout'}: {self.job.method}, seed {self.job.seed}"
+        return f"{made}, on {rows:,} rows, loss {self.last['loss']:.4f}{checked}"
 
 
 def _targets(out: str | None, options: TuneOptions) -> list[tuple[str, int, str | None]]:
@@ -201,7 +191,7 @@ def _job(
         rows=len(training.labels), columns=first_part.columns, data=training.data,
         model=first_part.model, noise=training.noise, parents=chain(*training.records), extra=extra,
     )  # fmt: skip
-    return _Job(method, seed, settings, differing, out, record)
+    return _Job(method, seed, settings, out, record)
 
 
 def _open_validation(source: str, training: LabelledSet) -> LabelledSet:

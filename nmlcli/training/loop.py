@@ -93,8 +93,6 @@ def _means(history: dict[str, list[Tensor]], done: int, latest: int = 0) -> Mean
     if not math.isfinite(means.get("loss", 0.0)):
         losses = history["loss"]
         bad = int(torch.nonzero(~torch.isfinite(torch.stack(losses)))[0])
-        raise NmlError(
-            f"the loss of step {done - len(losses) + bad} is {losses[bad].item()}",
-            "lower the learning rate, or train in float32",
-        )
+        wrong = f"the loss of step {done - len(losses) + bad} is {losses[bad].item()}"
+        raise NmlError(wrong, "lower the learning rate, or train in float32")
     return means

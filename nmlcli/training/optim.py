@@ -40,15 +40,10 @@ def timm_optimiser(
     known = [str(known) for known in list_optimizers()]
     if name not in known:
         near = get_close_matches(name, known)
-        raise UsageError(
-            f"timm has no optimiser {name!r}",
-            f"did you mean {', '.join(near)}?" if near else f"choose from {', '.join(known)}",
-        )
+        remedy = f"did you mean {', '.join(near)}?" if near else f"choose from {', '.join(known)}"
+        raise UsageError(f"timm has no optimiser {name!r}", remedy)
     try:
-        return create_optimizer_v2(
-            module, opt=name, lr=lr, weight_decay=weight_decay, momentum=momentum,
-            filter_bias_and_bn=True,
-        )  # fmt: skip
+        return create_optimizer_v2(module, name, lr, weight_decay, momentum, filter_bias_and_bn=True)
     except (ImportError, AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"the optimiser {name} cannot be had: {error}") from error
 

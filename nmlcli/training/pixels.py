@@ -118,24 +118,18 @@ def _erase(draw: random.Random, pixels: NDArray[np.uint8], colour: tuple[int, in
 
 def _policy(name: str, geometry: Geometry) -> "Callable[[Picture], Picture]":
     """A policy by timm's name for it. Raises UsageError where timm has none."""
-    from timm.data.auto_augment import (
-        augment_and_mix_transform,
-        auto_augment_transform,
-        rand_augment_transform,
-    )
+    from timm.data import auto_augment as policies
 
     settings = {"translate_const": int(geometry.size * 0.45), "img_mean": geometry.mean}
-    make = auto_augment_transform
+    make = policies.auto_augment_transform
     if name.startswith("rand"):
-        make = rand_augment_transform
+        make = policies.rand_augment_transform
     elif name.startswith("augmix"):
-        make, settings["translate_pct"] = augment_and_mix_transform, 0.3
+        make, settings["translate_pct"] = policies.augment_and_mix_transform, 0.3
         del settings["translate_const"]
     try:
         policy: Callable[[Picture], Picture] = make(name, settings)
     except (AssertionError, ValueError, KeyError, IndexError) as error:
-        raise UsageError(
-            f"timm has no augmentation policy {name!r}",
-            "try rand-m9-mstd0.5, original, v0 or augmix-m3-w3",
-        ) from error
+        known = "try rand-m9-mstd0.5, original, v0 or augmix-m3-w3"
+        raise UsageError(f"timm has no augmentation policy {name!r}", known) from error
     return policy

@@ -36,10 +36,8 @@ def load_state(path: Path, identity: str, parts: Mapping[str, Stateful]) -> int:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         if saved["identity"] != identity:
-            raise InvalidInput(
-                f"{path} belongs to a training with other data or options",
-                "repeat those, or leave --resume out to start anew",
-            )
+            remedy = "repeat those, or leave --resume out to start anew"
+            raise InvalidInput(f"{path} belongs to a training with other data or options", remedy)
         for name, part in parts.items():
             part.load_state_dict(saved["parts"][name])
         return int(saved["epoch"])

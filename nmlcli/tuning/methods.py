@@ -60,13 +60,11 @@ def check_knobs(methods: Iterable[str], given: Mapping[str, Any]) -> None:
     for knob, value in given.items():
         if not any(knob in METHODS[method].knobs for method in methods):
             owners = [name for name, method in METHODS.items() if knob in method.knobs]
-            raise UsageError(
-                f"{option_name(knob)} does not apply to {first(methods)}", f"it is for {first(owners)}"
-            )
-        if isinstance(value, int | float) and not (
-            math.isfinite(value) and value >= _LEAST.get(knob, 0)
-        ):
-            raise UsageError(f"{option_name(knob)} is {value}", f"give at least {_LEAST.get(knob, 0)}")
+            wrong = f"{option_name(knob)} does not apply to {first(methods)}"
+            raise UsageError(wrong, f"it is for {first(owners)}")
+        least = _LEAST.get(knob, 0)
+        if isinstance(value, int | float) and not (math.isfinite(value) and value >= least):
+            raise UsageError(f"{option_name(knob)} is {value}", f"give at least {least}")
 
 
 def settle(method: str, preset: str, given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
