@@ -1,6 +1,7 @@
 """`nml info`: what a product is and what it came from."""
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 from nmlcli.cli import render
 from nmlcli.cli.options import AsJson, AsTable, Verbose, argument, inputs
@@ -19,7 +20,7 @@ def info(
     from nmlcli.stages.info import describe, differences, worded
 
     sources = inputs(files, "FILE")
-    facts = map(describe, sources)
+    facts: Iterator[Mapping[str, Any]] = map(describe, sources)
     if len(sources) == 2:
         one, two = pair = list(facts)
         if one["kind"] == two["kind"]:

@@ -19,6 +19,7 @@ from nmlcli.cli.data import data
 from nmlcli.cli.embed import embed
 from nmlcli.cli.eval import eval
 from nmlcli.cli.info import info
+from nmlcli.cli.options import option
 from nmlcli.cli.pretrain import pretrain
 from nmlcli.cli.report import report
 from nmlcli.cli.spectrum import spectrum
@@ -47,21 +48,14 @@ def _version(asked: bool) -> None:
 )
 def nml(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit."),
+        bool, option("--version", "Show the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """What label noise in pre-training does to a model downstream, and how to repair it."""
 
 
-app.command(cls=Command)(corrupt)
-app.command(cls=Command)(pretrain)
-app.command(cls=Command)(embed)
-app.command(cls=Command)(spectrum)
-app.command(cls=Command)(tune)
-app.command(cls=Command)(eval)
-app.command(cls=Command)(report)
-app.command(cls=Command)(info)
+for command in (corrupt, pretrain, embed, spectrum, tune, eval, report, info):
+    app.command(cls=Command)(command)
 app.add_typer(data, name="data")
 
 

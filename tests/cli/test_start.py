@@ -57,6 +57,23 @@ def test_the_installed_command_is_the_same():
     assert done.stdout == f"nml {__version__}\n"
 
 
+INTERRUPTED = """
+import sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "nmlcli.cli.main":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from nmlcli.__main__ import main
+main()
+"""
+
+
+def test_an_interrupt_while_the_commands_are_imported_is_quiet():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, env=CLEAN)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 def test_openmp_waits_passively_unless_the_user_says_otherwise():
     show = [sys.executable, "-c", "import nmlcli, os; print(os.environ['OMP_WAIT_POLICY'])"]
     env = {name: value for name, value in CLEAN.items() if name != "OMP_WAIT_POLICY"}
