@@ -5,7 +5,7 @@ comparisons and fixed orders of them: each is rounded alike on every platform, s
 Lengths are in picture widths: a picture spans [0, 1) in x (right) and y (down).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,23 @@ def grid(size: int) -> tuple[Plane, Plane]:
     """The centres of the pixels: x [1,1,size], y [1,size,1]."""
     centres = ((np.arange(size) + 0.5) / size).astype(np.float32)
     return centres[None, None, :], centres[None, :, None]
+
+
+def turned(x: Plane, y: Plane, direction: tuple[Plane, Plane]) -> tuple[Plane, Plane]:
+    """Coordinates along a direction (c, s) and across it."""
+    cosine, sine = direction
+    return cosine * x + sine * y, cosine * y - sine * x
+
+
+def by_class(
+    labels: NDArray[np.int64], functions: Sequence[Callable[..., Plane]], *planes: Plane
+) -> Plane:
+    """What the function of each image's class makes of its planes: float32 [N,size,size]."""
+    out = np.empty(np.broadcast_shapes(*(plane.shape for plane in planes)), np.float32)
+    for label in np.unique(labels):
+        rows = labels == label
+        out[rows] = functions[label](*(plane[rows] for plane in planes))
+    return out
 
 
 def value_noise(draws: Draws, cells: int, size: int) -> Plane:

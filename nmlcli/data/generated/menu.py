@@ -72,10 +72,8 @@ class Generator:
         step = max(1, 64 * 32 * 32 // size**2)  # the planes of a block stay in the processor's cache
         for start in range(0, len(indices), step):
             block = indices[start : start + step]
-            labels = self.labels(split, block)
-            out[start : start + step] = self.draw(
-                Request(f"{self.name} {split}", chosen, block, labels, size)
-            )
+            request = Request(f"{self.name} {split}", chosen, block, self.labels(split, block), size)
+            out[start : start + step] = self.draw(request)
         return out
 
     def label(self, split: str, index: int) -> int:
@@ -114,22 +112,8 @@ GENERATORS = {
         "shapes",
         "sixteen shapes in clutter; the label is the shape alone",
         classes=(
-            "arrow",
-            "bolt",
-            "chevron",
-            "circle",
-            "corner",
-            "crescent",
-            "cross",
-            "heart",
-            "hexagon",
-            "pentagon",
-            "ring",
-            "semicircle",
-            "square",
-            "star",
-            "tee",
-            "triangle",
+            "arrow", "bolt", "chevron", "circle", "corner", "crescent", "cross", "heart", "hexagon",
+            "pentagon", "ring", "semicircle", "square", "star", "tee", "triangle",
         ),
         domains=("photo", "sketch", "cartoon", "noise"),
         splits={"train": 50_000, "val": 5_000, "test": 5_000},
@@ -140,16 +124,7 @@ GENERATORS = {
         "textures",
         "ten surfaces at any angle, scale and colour",
         classes=(
-            "bricks",
-            "checks",
-            "cracks",
-            "dots",
-            "grid",
-            "rings",
-            "stripes",
-            "twill",
-            "waves",
-            "wood",
+            "bricks", "checks", "cracks", "dots", "grid", "rings", "stripes", "twill", "waves", "wood",
         ),
         domains=(),
         splits={"train": 10_000, "val": 2_000, "test": 2_000},
@@ -165,4 +140,4 @@ GENERATORS = {
         revision=1,
         draw=_glyphs,
     ),
-}
+}  # fmt: skip

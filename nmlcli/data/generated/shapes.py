@@ -100,12 +100,8 @@ class Scene:
 def draw(request: Request) -> NDArray[np.uint8]:
     """Render images of a domain: uint8 [N,size,size,3]."""
     draws = Draws(request.purpose, request.indices, 336)
-    scene = Scene(
-        _shape(draws, request),
-        tuple(_scrap(draws, request.size) for _ in range(SCRAPS)),
-        draws,
-        request,
-    )
+    shape = _shape(draws, request)
+    scene = Scene(shape, tuple(_scrap(draws, request.size) for _ in range(SCRAPS)), draws, request)
     return d.to_bytes(DOMAINS[request.domain or "photo"](scene))
 
 
@@ -115,26 +111,19 @@ def _shape(draws: Draws, request: Request) -> Plane:
     reach = 0.5 - radius
     x = x - 0.5 - reach * draws.uniform(-1, 1)
     y = y - 0.5 - reach * draws.uniform(-1, 1)
-    cosine, sine = draws.direction(TILT)
-    x, y = (cosine * x + sine * y) / radius, (cosine * y - sine * x) / radius
+    x, y = d.turned(x, y, draws.direction(TILT))
+    x, y = x / radius, y / radius
     squeeze = draws.uniform(0.85, 1.18)
     x, y = x * squeeze + draws.uniform(-0.2, 0.2) * y, y / squeeze
-    distance = np.empty(np.broadcast_shapes(x.shape, y.shape), np.float32)
-    for label in np.unique(request.labels):
-        rows = request.labels == label
-        distance[rows] = FIELDS[CLASSES[label]](x[rows], y[rows])
-    return distance * radius
+    return d.by_class(request.labels, [FIELDS[name] for name in CLASSES], x, y) * radius
 
 
 def _scrap(draws: Draws, size: int) -> Plane:
     """A small bar at any place and angle."""
     x, y = d.grid(size)
-    x, y = x - draws.uniform(), y - draws.uniform()
-    cosine, sine = draws.direction()
+    x, y = d.turned(x - draws.uniform(), y - draws.uniform(), draws.direction())
     long, wide = draws.uniform(0.04, 0.2), draws.uniform(0.015, 0.05)
-    distance: Plane = np.maximum(
-        np.abs(cosine * x + sine * y) - long, np.abs(cosine * y - sine * x) - wide
-    )
+    distance: Plane = np.maximum(np.abs(x) - long, np.abs(y) - wide)
     return distance
 
 
@@ -153,9 +142,8 @@ def _photo(scene: Scene) -> Plane:
     surface = light * (0.75 + 0.5 * middle)
     picture = d.blend(picture, ink * surface[..., None], d.cover(scene.shape, size))
     picture = d.blend(picture, draws.colour(), d.cover(scene.scraps[3], size))
-    return d.clip(
-        picture + 0.06 * d.grain(scene.request.purpose, scene.request.indices, size)[..., None]
-    )
+    grain = d.grain(scene.request.purpose, scene.request.indices, size)
+    return d.clip(picture + 0.06 * grain[..., None])
 
 
 def _sketch(scene: Scene) -> Plane:
@@ -193,8 +181,5 @@ def _noise(scene: Scene) -> Plane:
 
 
 DOMAINS: dict[str, Callable[[Scene], Plane]] = {
-    "photo": _photo,
-    "sketch": _sketch,
-    "cartoon": _cartoon,
-    "noise": _noise,
-}
+    "photo": _photo, "sketch": _sketch, "cartoon": _cartoon, "noise": _noise,
+}  # fmt: skip

@@ -12,10 +12,8 @@ from nmlcli.data.generated.menu import Request
 
 def _bricks(x: Plane, y: Plane, bend: Plane) -> Plane:
     row = np.floor(y * 2)
-    across = d.fraction(x + 0.5 * row)
-    joint = np.minimum(
-        np.minimum(across, 1 - across), np.minimum(d.fraction(2 * y), 1 - d.fraction(2 * y)) / 2
-    )
+    across, down = d.fraction(x + 0.5 * row), d.fraction(2 * y)
+    joint = np.minimum(np.minimum(across, 1 - across), np.minimum(down, 1 - down) / 2)
     return d.clip((joint - 0.06) * 12)
 
 
@@ -60,17 +58,9 @@ def _wood(x: Plane, y: Plane, bend: Plane) -> Plane:
 
 # The lightness of a point in [0, 1]; x and y in periods, bend a slow noise in [-0.5, 0.5].
 SURFACES: dict[str, Callable[[Plane, Plane, Plane], Plane]] = {
-    "bricks": _bricks,
-    "checks": _checks,
-    "cracks": _cracks,
-    "dots": _dots,
-    "grid": _grid,
-    "rings": _rings,
-    "stripes": _stripes,
-    "twill": _twill,
-    "waves": _waves,
-    "wood": _wood,
-}
+    "bricks": _bricks, "checks": _checks, "cracks": _cracks, "dots": _dots, "grid": _grid,
+    "rings": _rings, "stripes": _stripes, "twill": _twill, "waves": _waves, "wood": _wood,
+}  # fmt: skip
 CLASSES = tuple(sorted(SURFACES))
 
 
@@ -81,15 +71,12 @@ def draw(request: Request) -> NDArray[np.uint8]:
     fine = d.value_noise(draws, 11, size) - 0.5
     x, y = d.grid(size)
     scale = draws.uniform(2.5, 6.0)
-    cosine, sine = draws.direction()
-    x, y = x - draws.uniform(), y - draws.uniform()
-    x, y = scale * (cosine * x + sine * y), scale * (cosine * y - sine * x)
+    direction = draws.direction()
+    x, y = d.turned(x - draws.uniform(), y - draws.uniform(), direction)
+    x, y = scale * x, scale * y
     x = x * draws.uniform(0.8, 1.25) + draws.uniform(-0.3, 0.3) * y
     x, y = x + 0.5 * slow, y - 0.5 * slow
-    lightness = np.empty(np.broadcast_shapes(x.shape, y.shape), np.float32)
-    for label in np.unique(request.labels):
-        rows = request.labels == label
-        lightness[rows] = SURFACES[CLASSES[label]](x[rows], y[rows], slow[rows])
+    lightness = d.by_class(request.labels, [SURFACES[name] for name in CLASSES], x, y, slow)
     one = draws.colour()
     other = d.apart(draws.colour(), one, 0.2)
     picture = d.blend(one, other, lightness + 0.3 * fine)
