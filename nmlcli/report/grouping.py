@@ -7,7 +7,7 @@ standard deviation over backbones where there are several, else half the test sa
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nmlcli.errors import InvalidInput, UsageError, first, meant
@@ -89,13 +89,12 @@ def compare(
     for line in results:
         groups.setdefault(_values(line, down), []).append(line)
     side = _side_measures(_told(every), down)
-    rows = [
-        GroupRow(
-            key, _mean_of(group, "pretrain_realised"), side.get(_backbone_part(down, key), {}),
-            _cells(group, metric),
+    rows = []
+    for key, group in sorted(groups.items(), key=lambda item: _order(item[0])):
+        measured = side.get(_backbone_part(down, key), {})
+        rows.append(
+            GroupRow(key, _mean_of(group, "pretrain_realised"), measured, _cells(group, metric))
         )
-        for key, group in sorted(groups.items(), key=lambda item: _order(item[0]))
-    ]  # fmt: skip
     rows = _with_differences(rows, down)
     methods = tuple(dict.fromkeys(str(line.get(ACROSS)) for line in results))
     measures = tuple(name for name in _SIDE_MEASURES if any(name in row.measures for row in rows))
@@ -106,14 +105,9 @@ def compare(
 def default_keys(results: Sequence[Line]) -> tuple[str, ...]:
     """Noise, role and method, and whatever else differs among the lines of one method."""
     kinds = {line.get("pretrain_noise") for line in results} - {None, "none"}
-    apart = [
-        key
-        for key in _APART
-        if any(
-            len({_hashable(line.get(key)) for line in results if line.get(ACROSS) == method}) > 1
-            for method in {line.get(ACROSS) for line in results}
-        )
-    ]
+    methods = {line.get(ACROSS) for line in results}
+    alike = [[line for line in results if line.get(ACROSS) == method] for method in methods]
+    apart = [k for k in _APART if any(len({_values(x, (k,)) for x in lines}) > 1 for lines in alike)]
     places: dict[Key, set[Any]] = {}
     for line in results:
         places.setdefault(_values(line, ("task", "domain")), set()).add(line.get("split"))
@@ -142,11 +136,8 @@ def refuse_unequal(results: Sequence[Line], keys: Sequence[str]) -> None:
         union = set().union(*groups.values())
         for group, sets in groups.items():
             if missing := sorted(union - sets):
-                where = ", ".join(
-                    f"{key} {value}"
-                    for key, value in zip(keys, group, strict=False)
-                    if value is not None
-                )
+                told = [(k, v) for k, v in zip(keys, group, strict=False) if v is not None]
+                where = ", ".join(f"{key} {value}" for key, value in told)
                 raise InvalidInput(
                     f"{where} has no result on {first(missing)}, which others have",
                     "score it, or give --partial to average over what there is",
@@ -204,10 +195,8 @@ def _cell(lines: Sequence[Line], metric: str) -> Cell:
         statistics.fmean(statistics.fmean(line[metric] for line in heads) for heads in sets.values())
         for sets in backbones.values()
     ]
-    if len(means) > 1:
-        spread: float | None = statistics.stdev(means)
-    else:
-        spread = _interval(next(iter(backbones.values())), metric)
+    one = next(iter(backbones.values()))
+    spread = statistics.stdev(means) if len(means) > 1 else _interval(one, metric)
     num_heads = len({line.get("head") for line in lines})
     num_sets = len({set_name(line) for line in lines})
     return Cell(statistics.fmean(means), spread, len(means), num_heads, num_sets)
@@ -272,16 +261,12 @@ def _with_differences(rows: Sequence[GroupRow], keys: Sequence[str]) -> list[Gro
     filled = []
     for row in rows:
         base = clean.get(alike(row.key)) if row.key[keys.index(NOISE)] != 0 else None
-        cells = {
-            method: Cell(
-                c.value, c.spread, c.backbones, c.heads, c.sets,
-                c.value - base.cells[method].value
-                if base is not None and method in base.cells
-                else None,
-            )
-            for method, c in row.cells.items()
-        }  # fmt: skip
-        filled.append(GroupRow(row.key, row.realised, row.measures, cells))
+        cells = dict(row.cells)
+        for method, clean_cell in base.cells.items() if base is not None else ():
+            if method in cells:
+                cell = cells[method]
+                cells[method] = replace(cell, difference=cell.value - clean_cell.value)
+        filled.append(replace(row, cells=cells))
     return filled
 
 

@@ -33,9 +33,7 @@ def texts(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         left = [values[key] for key in own]
         left += [_measure(name, row.measures.get(name)) for name in comparison.measures]
         left += [values[key] for key in other]
-        same = next(
-            (i for i, pair in enumerate(zip(left, above, strict=False)) if len(set(pair)) > 1), 0
-        )
+        same = next((i for i, (new, old) in enumerate(zip(left, above, strict=False)) if new != old), 0)
         above = left
         cells = [cell_text(row.cells.get(method), comparison.metric) for method in comparison.methods]
         rows.append([""] * same + left[same:] + cells)
