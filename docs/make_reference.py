@@ -14,7 +14,7 @@ import typer
 from typer.completion import get_completion_script
 
 from nmlcli.cli.main import app
-from nmlcli.cli.usage import record, sections
+from nmlcli.cli.usage import sections
 from nmlcli.version import __version__
 
 ROOT = Path(__file__).parent.parent
@@ -82,43 +82,31 @@ def man_page(name: str, command: Any, context: Any) -> str:
         lines.append(".SH COMMANDS")
         for below, child in children.items():
             lines += [".TP", f".B {roff(below)}", roff(paragraphs(child)[0])]
-    for heading, parameters in sections(command, context).items():
-        rows = [row for row in (record(parameter, context) for parameter in parameters) if row[1]]
-        lines += [f".SH {heading.upper()}"] * bool(rows)
+    for heading, rows in sections(command, context).items():
+        lines.append(f".SH {heading.upper()}")
         for left, right in rows:
             lines += [".TP", f".B {roff(left)}", roff(right)]
     if name == "nml":
         lines += [".SH EXAMPLES", ".nf", *(roff(line) for line in EXAMPLES.splitlines()), ".fi"]
-    lines.append(".SH EXIT STATUS")
-    for code, meaning in EXIT_STATUS:
-        lines += [".TP", f".B {code}", meaning]
-    lines.append(".SH ENVIRONMENT")
-    for variable, meaning in ENVIRONMENT:
-        lines += [".TP", f".B {variable}", meaning]
+    for heading, words in (("EXIT STATUS", EXIT_STATUS), ("ENVIRONMENT", ENVIRONMENT)):
+        lines.append(f".SH {heading}")
+        for word, meaning in words:
+            lines += [".TP", f".B {word}", meaning]
     others = [n.replace(" ", "\\-") for n, *_ in commands() if n != name]
-    lines += [
-        ".SH SEE ALSO",
-        ",\n".join(f".BR {other} (1)" for other in others).replace(" (1),", " (1),"),
-    ]
+    lines += [".SH SEE ALSO", ",\n".join(f".BR {other} (1)" for other in others)]
     return "\n".join(lines) + "\n"
 
 
 def reference_page() -> str:
     """Every command's help in Markdown."""
-    lines = [
-        "# Commands",
-        "",
-        "Made from the declarations by `docs/make_reference.py`; do not edit.",
-        "",
-    ]
+    about = "Made from the declarations by `docs/make_reference.py`; do not edit."
+    lines = ["# Commands", "", about, ""]
     for name, command, context in commands():
         lines += [f"## {name}", "", "```", f"{name} {usage_of(command, context)}", "```", ""]
         for part in paragraphs(command):
             lines += [part, ""]
-        for heading, parameters in sections(command, context).items():
-            rows = [row for row in (record(parameter, context) for parameter in parameters) if row[1]]
-            if rows:
-                lines += [f"{heading}:", "", *(f"- `{left}`: {right}" for left, right in rows), ""]
+        for heading, rows in sections(command, context).items():
+            lines += [f"{heading}:", "", *(f"- `{left}`: {right}" for left, right in rows), ""]
     return "\n".join(lines)
 
 

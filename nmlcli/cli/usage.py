@@ -31,11 +31,9 @@ class Command(TyperCommand):
 
     def format_options(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         """Write a section of arguments and one of options for each heading, in declared order."""
-        for heading, parameters in sections(self, ctx).items():
-            rows = [row for row in (record(parameter, ctx) for parameter in parameters) if row[1]]
-            if rows:
-                with formatter.section(heading):
-                    formatter.write_dl(rows, col_max=26)
+        for heading, rows in sections(self, ctx).items():
+            with formatter.section(heading):
+                formatter.write_dl(rows, col_max=26)
 
 
 class Group(TyperGroup):
@@ -64,18 +62,17 @@ class Group(TyperGroup):
         self.format_epilog(ctx, formatter)
 
 
-def sections(command: TyperCommand, ctx: "Context") -> dict[str, list[Any]]:
-    """The visible parameters of a command below the headings of its help, in declared order."""
-    found: dict[str, list[Any]] = {"Arguments": [], "Options": []}
+def sections(command: TyperCommand, ctx: "Context") -> dict[str, list[tuple[str, str]]]:
+    """The records of what a command takes, below the headings of its help, in declared order."""
+    found: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
     parameters: list[Any] = command.get_params(ctx)
     for parameter in parameters:
         heading = "Arguments" if parameter.param_type_name == "argument" else "Options"
         if parameter.name == "help":
             heading = GENERAL
-        if not parameter.hidden:
-            found.setdefault(parameter.rich_help_panel or heading, []).append(parameter)
-    general = found.pop(GENERAL, [])
-    return {heading: rows for heading, rows in {**found, GENERAL: general}.items() if rows}
+        found.setdefault(parameter.rich_help_panel or heading, []).append(record(parameter, ctx))
+    found[GENERAL] = found.pop(GENERAL, [])
+    return {heading: rows for heading, rows in found.items() if rows}
 
 
 def record(parameter: Any, ctx: "Context") -> tuple[str, str]:

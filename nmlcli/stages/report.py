@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from nmlcli.atomic import replacing
 from nmlcli.errors import UsageError
@@ -30,7 +31,7 @@ def report(sources: Sequence[str], options: ReportOptions) -> Comparison:
 
 def write(comparison: Comparison, out: str) -> None:
     """Write a comparison as Markdown, CSV or a figure, chosen by the suffix of out."""
-    suffix = out[out.rfind(".") :].lower() if "." in out else ""
+    suffix = Path(out).suffix.lower()
     if suffix not in (*WRITERS, *FIGURES):
         known = ", ".join([*WRITERS, ".svg", *FIGURES])
         raise UsageError(
