@@ -159,7 +159,7 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 @contextmanager
 def _remarks(name: str) -> Iterator[None]:
     """Show remarks on stderr as `nml COMMAND: text`; those of other libraries only with -v."""
-    handler = _Remarks(name)
+    handler, level = _Remarks(name), log.level
     log.setLevel(logging.INFO)
     root = logging.getLogger()
     root.addHandler(handler)
@@ -170,6 +170,7 @@ def _remarks(name: str) -> Iterator[None]:
     finally:
         logging.captureWarnings(False)
         root.removeHandler(handler)
+        log.setLevel(level)
 
 
 class _Remarks(logging.Handler):

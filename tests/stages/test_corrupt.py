@@ -204,7 +204,7 @@ def test_the_suffix_of_the_output_must_fit(table, tmp_path, source, out):
 
 def test_ratios_that_leave_labels_without_meaning_are_warned_of(table, tmp_path, caplog):
     made(table, tmp_path / "o.csv", ratio="0.9")
-    assert not caplog.records
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
     made(table, tmp_path / "o.csv", ratio="0.91")
     assert "no longer the likeliest" in caplog.text
 
