@@ -12,8 +12,8 @@ mkdir -p "${1:-quickstart}"
 cd "${1:-quickstart}"
 
 for noise in 0 0.1 0.3; do
-  nml corrupt builtin:shapes:train --limit 10000 --ratio $noise --reuse -o labels-$noise.csv
-  nml pretrain builtin:shapes:train --limit 10000 --labels labels-$noise.csv --val builtin:shapes:val \
+  nml corrupt builtin:shapes:train --limit 8000 --ratio $noise --reuse -o labels-$noise.csv
+  nml pretrain builtin:shapes:train --limit 8000 --labels labels-$noise.csv --val builtin:shapes:val \
     -a test_resnet --size 32 --epochs 8 --reuse --log pretrain-$noise.jsonl -o network-$noise.safetensors
   nml embed builtin:{shapes,textures,glyphs}:{train,test} builtin:shapes:test:{sketch,cartoon,noise} \
     -m network-$noise.safetensors --limit 2000 --reuse -o features-$noise/

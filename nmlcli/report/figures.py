@@ -38,7 +38,7 @@ def draw(comparison: Comparison, out: Path) -> None:
             _panel(axis, comparison, rows, _title(comparison, key, rows[0]))
         axes[0].legend(frameon=False)
         if spectrum:
-            _spectrum_panel(axes[-1], next(iter(panels.values())), spectrum)
+            _spectrum_panel(axes[-1], next(iter(panels.values())), spectrum, place)
         metadata = {"Software": None} if out.suffix == ".png" else {"CreationDate": None}
         figure.savefig(out, dpi=160, metadata=metadata)
 
@@ -56,10 +56,12 @@ def _noise(row: GroupRow, place: int) -> float:
 def _panel(axis: Any, comparison: Comparison, rows: Sequence[GroupRow], title: str) -> None:
     scale = 100 if comparison.metric in FRACTIONS else 1
     place = comparison.keys.index(NOISE)
+    span = max(_noise(row, place) for row in rows) - min(_noise(row, place) for row in rows)
     for number, method in enumerate(comparison.methods):
         cells = [(_noise(row, place), row.cells[method]) for row in rows if method in row.cells]
+        aside = 0.012 * span * (number - (len(comparison.methods) - 1) / 2)  # equal lines stay visible
         axis.errorbar(
-            [noise for noise, _ in cells],
+            [noise + aside for noise, _ in cells],
             [scale * cell.value for _, cell in cells],
             yerr=[scale * (cell.spread or 0) for _, cell in cells],
             label=name_of(method), marker=_MARKS[number % len(_MARKS)], markersize=5, capsize=2,
@@ -70,12 +72,12 @@ def _panel(axis: Any, comparison: Comparison, rows: Sequence[GroupRow], title: s
     axis.grid(axis="y", alpha=0.3)
 
 
-def _spectrum_panel(axis: Any, rows: Sequence[GroupRow], names: Sequence[str]) -> None:
+def _spectrum_panel(axis: Any, rows: Sequence[GroupRow], names: Sequence[str], place: int) -> None:
     twin = axis
     for number, name in enumerate(names):
         twin = axis if number == 0 else axis.twinx()
         points = [(row, row.measures[name]) for row in rows if name in row.measures]
-        noise = [100 * (row.realised or 0) for row, _ in points]
+        noise = [_noise(row, place) for row, _ in points]
         colour = f"C{number + 5}"
         twin.plot(noise, [value for _, value in points], marker=_MARKS[number], color=colour)
         twin.set_ylabel(name_of(name), color=colour)

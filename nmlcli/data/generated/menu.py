@@ -116,7 +116,7 @@ GENERATORS = {
             "pentagon", "ring", "semicircle", "square", "star", "tee", "triangle",
         ),
         domains=("photo", "sketch", "cartoon", "noise"),
-        splits={"train": 50_000, "val": 5_000, "test": 5_000},
+        splits={"train": 50_000, "val": 2_000, "test": 5_000},
         revision=1,
         draw=_shapes,
     ),
