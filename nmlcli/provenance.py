@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nmlcli.errors import InvalidInput
+from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.version import __version__
 
 FORMAT = 1
@@ -67,7 +67,10 @@ def canonical(value: Any) -> str:
 def identity_of(command: str, revision: int, options: Facts, inputs: Iterable[str]) -> str:
     """The identity of what a command makes of inputs (their identities, in order): 32 hex digits."""
     made_of = {"command": command, "revision": revision, "options": options, "inputs": list(inputs)}
-    return hashlib.sha256(canonical(made_of).encode()).hexdigest()[:32]
+    try:
+        return hashlib.sha256(canonical(made_of).encode()).hexdigest()[:32]
+    except ValueError as error:
+        raise UsageError("an option is infinite or not a number", "give finite numbers") from error
 
 
 def hash_file(path: str | Path) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmlcli.errors import InvalidInput
+from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.provenance import (
     FORMAT,
     KINDS,
@@ -77,7 +77,7 @@ def test_whatever_changes_the_product_changes_its_identity(command, revision, op
 
 
 def test_numbers_that_json_lacks_have_no_identity():
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(UsageError, match="give finite numbers"):
         identity_of("tune", 1, {"a": float("nan")}, [])
 
 

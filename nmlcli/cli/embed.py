@@ -22,7 +22,7 @@ def embed(
     ] = False,
     seed: options.Seed = 0,
     size: Annotated[
-        int | None, option("--size PIXELS", "Size of the images, else its own.", min=8)
+        int | None, option("--size PIXELS", "Size of the images, else its own.", min=8, max=4096)
     ] = None,
     dtype: Annotated[
         Literal["float32", "float16"], option("--dtype float32|float16", "Of the features.")

@@ -55,7 +55,8 @@ def pretrain(
         str, choice(PRECISIONS, "--precision PRECISION", "Compute in", _TRAINING)
     ] = "fp32",
     size: Annotated[
-        int | None, option("--size PIXELS", "Size of the images, else the network's.", _IMAGES, min=8)
+        int | None,
+        option("--size PIXELS", "Size of the images, else the network's.", _IMAGES, min=8, max=4096),
     ] = None,
     augment: Annotated[
         str | None,

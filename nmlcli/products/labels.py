@@ -90,12 +90,12 @@ def column_ids(table: Table, column: str = "id") -> list[str]:
     return ids
 
 
-def require_unique(ids: Sequence[str], source: str) -> None:
+def require_unique(
+    ids: Sequence[str], source: str, remedy: str = "name another column with --id-column"
+) -> None:
     """Raise InvalidInput, naming the first three, where ids repeat."""
     if again := repeated(ids):
-        raise InvalidInput(
-            f"{source}: ids repeat: {first(again)}", "name another column with --id-column"
-        )
+        raise InvalidInput(f"{source}: ids repeat: {first(again)}", remedy)
 
 
 def repeated(names: Sequence[str]) -> list[str]:

@@ -33,7 +33,7 @@ from nmlcli.products.tables import (
 )
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Facts, Record, chain, identity_of
-from nmlcli.stages.outputs import up_to_date
+from nmlcli.stages.outputs import check_apart, up_to_date
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,7 @@ def corrupt(source: str, out: str | None, options: CorruptOptions, advance: Adva
     InvalidInput for labels that cannot be corrupted.
     """
     ratio = parse_ratio(options.ratio)
+    check_apart(out=out, stats=options.stats)
     out = None if out == "-" else out
     carrier = _open_table(source, options) if is_table(source) else _open_samples(source, out, options)
     _check_form(source, out, carrier)

@@ -79,7 +79,7 @@ def open_labelled(sources: Sequence[str], labels: str | None) -> LabelledSet:
     for part in parts[1:]:
         check_network(parts[0].record, parts[0].source, part)
     ids = [name for part in parts for name in part.ids]
-    require_unique(ids, " and ".join(part.source for part in parts))
+    require_unique(ids, " and ".join(part.source for part in parts), "give each part once")
     if labels is not None:
         return _overlaid(parts, ids, read_labels(labels))
     classes = parts[0].record.classes or _numbered(parts)

@@ -1,12 +1,13 @@
 """What commands ask of outputs: are they there already, can they be written; the record of a set."""
 
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from nmlcli.data.samples import Samples
-from nmlcli.errors import NmlError
+from nmlcli.errors import NmlError, UsageError
 from nmlcli.products.formats import choose, read_record
 from nmlcli.provenance import Facts, Record, chain
 
@@ -43,6 +44,15 @@ def check_out(out: str | None) -> None:
     folder = Path(str(out)).parent
     if not folder.is_dir():
         raise NmlError(f"folder {folder} does not exist", "make it first")
+
+
+def check_apart(**outputs: str | None) -> None:
+    """Raise UsageError where two outputs, given by the names of their options, are one file."""
+    named = {name: os.path.realpath(out) for name, out in outputs.items() if out not in (None, "-")}
+    for name, path in named.items():
+        twins = [other for other in named if other != name and named[other] == path]
+        if twins:
+            raise UsageError(f"--{name} and --{twins[0]} are one file", "give two names")
 
 
 def is_folder(out: str | None) -> bool:

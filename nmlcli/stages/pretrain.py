@@ -9,12 +9,11 @@ import numpy as np
 from nmlcli.data.samples import Samples
 from nmlcli.data.sources import SourceOptions, open_samples
 from nmlcli.errors import InvalidInput, UsageError
-from nmlcli.products.formats import choose
 from nmlcli.products.labels import renumber
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Record, identity_of
-from nmlcli.stages.outputs import record_of, up_to_date
-from nmlcli.training.augmentation import AUGMENTATIONS, Strength
+from nmlcli.stages.outputs import check_apart, record_of, up_to_date
+from nmlcli.training.augmentation import Strength
 
 REVISION = 1
 
@@ -107,10 +106,7 @@ def pretrain(
 
 def _check(options: PretrainOptions, out: str | None) -> None:
     """Raise UsageError, before any work, where options exclude each other."""
-    name = options.augment
-    plain = Strength(hflip=options.strength.hflip)
-    if name is not None and AUGMENTATIONS[name].image is None and options.strength != plain:
-        raise UsageError(f"--augment {name} neither crops, colours nor erases", "take --augment crop")
+    check_apart(out=out, log=options.log)
     if (options.mixup or options.cutmix) and options.batch_size % 2:
         raise UsageError("mixup takes batches of pairs", "give an even --batch-size")
     if options.warmup_epochs >= options.epochs:
@@ -118,7 +114,7 @@ def _check(options: PretrainOptions, out: str | None) -> None:
     if out in (None, "-"):
         if options.resume:
             raise UsageError("there is no state to resume on a pipe", "give -o FILE")
-    elif choose(str(out)) != ".safetensors":
+    elif Path(str(out)).suffix.lower() != ".safetensors":
         raise UsageError(f"a checkpoint cannot be written to {out}", "use .safetensors")
 
 

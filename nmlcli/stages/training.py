@@ -14,13 +14,13 @@ from torch import Tensor
 
 from nmlcli import keyed
 from nmlcli.data.samples import Samples
-from nmlcli.errors import NmlError, first
+from nmlcli.errors import NmlError, UsageError, first
 from nmlcli.models.networks import build
 from nmlcli.models.precision import PRECISIONS, autocast, device
 from nmlcli.models.preprocessing import SMALL, Normalise, of_timm
 from nmlcli.progress import Advance
 from nmlcli.stages.images import Images
-from nmlcli.training.augmentation import AUGMENTATIONS
+from nmlcli.training.augmentation import AUGMENTATIONS, Strength
 from nmlcli.training.loop import fit
 from nmlcli.training.objectives import Examples, Mixer, supervised
 from nmlcli.training.optim import timm_optimiser, timm_schedule
@@ -63,7 +63,13 @@ class Training:
         if validation is not None:
             self.validation = Images(validation, self.preprocessing, options.workers)
         small = self.preprocessing.size <= SMALL
-        self.augmentation = AUGMENTATIONS[options.augment or ("shift" if small else "crop")]
+        name = options.augment or ("shift" if small else "crop")
+        self.augmentation = AUGMENTATIONS[name]
+        if self.augmentation.image is None and options.strength != Strength(
+            hflip=options.strength.hflip
+        ):
+            wrong = f"the augmentation {name} neither crops, colours nor erases"
+            raise UsageError(wrong, "add --augment crop")
         self.average: Any = None  # of the weights; it follows more closely over the first steps
         if options.ema is not None:
             from timm.utils import ModelEmaV3  # type: ignore[attr-defined]

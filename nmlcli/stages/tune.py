@@ -19,7 +19,7 @@ from nmlcli.products.head import Head
 from nmlcli.progress import Advance, shifted, silent
 from nmlcli.provenance import Record, chain, identity_of
 from nmlcli.stages.inputs import LabelledSet, check_network, check_stdin, labels_of, open_labelled
-from nmlcli.stages.outputs import check_out, is_folder, make_folder, up_to_date
+from nmlcli.stages.outputs import check_apart, check_out, is_folder, make_folder, up_to_date
 from nmlcli.training.loop import Means
 from nmlcli.tuning.heads import TrainableHead, accuracy, steps_per_epoch, train
 from nmlcli.tuning.methods import check_knobs, settle
@@ -67,6 +67,7 @@ def tune(
     Raises UsageError for knobs that do not apply, InvalidInput for features that cannot be used.
     """
     check_stdin(*sources, options.labels, options.validation)
+    check_apart(out=out, log=options.log)
     check_knobs(options.methods, options.knobs)
     scale = _parsed_scale(options.scale)
     targets = _targets(out, options)

@@ -94,5 +94,5 @@ def _means(history: dict[str, list[Tensor]], done: int, latest: int = 0) -> Mean
         losses = history["loss"]
         bad = int(torch.nonzero(~torch.isfinite(torch.stack(losses)))[0])
         wrong = f"the loss of step {done - len(losses) + bad} is {losses[bad].item()}"
-        raise NmlError(wrong, "lower the learning rate, or train in float32")
+        raise NmlError(wrong, "lower the learning rate, train in float32, or look for huge inputs")
     return means

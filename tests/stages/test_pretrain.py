@@ -204,7 +204,9 @@ def test_what_is_up_to_date_is_left_alone(tmp_path, trained):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (replace(OPTIONS, augment="shift", strength=Strength(reprob=0.1)), "take --augment crop"),
+        (replace(OPTIONS, augment="shift", strength=Strength(reprob=0.1)), "add --augment crop"),
+        (replace(OPTIONS, strength=Strength(color_jitter=0.4)), "the augmentation shift neither crops"),
+        (replace(OPTIONS, lr=float("inf")), "give finite numbers"),
         (replace(OPTIONS, batch_size=15, mixup=0.2), "an even --batch-size"),
         (replace(OPTIONS, warmup_epochs=3), "more --epochs"),
         (replace(OPTIONS, opt="sgdx"), "did you mean sgd"),
@@ -221,6 +223,13 @@ def test_names_that_cannot_be_met(tmp_path):
         run(tmp_path, architecture="resnet10x")
     with pytest.raises(UsageError, match=r"use \.safetensors"):
         pretrain(TRAIN, "test_resnet", str(tmp_path / "a.h5"), OPTIONS)
+    with pytest.raises(UsageError, match="--out and --log are one file"):
+        pretrain(
+            TRAIN,
+            "test_resnet",
+            str(tmp_path / "a.safetensors"),
+            replace(OPTIONS, log=str(tmp_path / "." / "a.safetensors")),
+        )
     with pytest.raises(UsageError, match="no state to resume"):
         pretrain(TRAIN, "test_resnet", None, replace(OPTIONS, resume=True))
 
