@@ -20,6 +20,7 @@ from nmlcli.products.labels import renumber
 from nmlcli.progress import Advance, shifted, silent
 from nmlcli.provenance import Record, canonical, identity_of
 from nmlcli.stages.inputs import check_network, check_stdin, finite_blocks, provenance_keys
+from nmlcli.stages.outputs import check_apart
 from nmlcli.stages.scoring import MEASURED, Line, Scores, check_table, spectral
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def evaluate(
     Raises InvalidInput where a set does not fit a head: other network, width or classes.
     """
     check_stdin(head, *(split_name(source)[1] for source in sources))
+    check_apart(results=options.results, predictions=options.predictions)
     heads, sets = _open_heads(head), [_open_set(source) for source in sources]
     if options.predictions is not None:
         if (len(heads), len(sets)) != (1, 1):

@@ -5,10 +5,11 @@ import os
 import numpy as np
 import pytest
 
+from nmlcli.errors import UsageError
 from nmlcli.products.features import Features
 from nmlcli.products.formats import write_features
 from nmlcli.provenance import Record
-from nmlcli.stages.outputs import up_to_date
+from nmlcli.stages.outputs import check_apart, up_to_date
 
 
 @pytest.fixture
@@ -62,3 +63,12 @@ def test_what_cannot_be_read_is_made_again(out):
     assert not up_to_date(str(out), "made")
     out.write_bytes(b"")
     assert not up_to_date(str(out), "made")
+
+
+def test_two_outputs_are_two_files(tmp_path):
+    one, two = str(tmp_path / "a"), str(tmp_path / "b")
+    check_apart(results=one, predictions=two)
+    check_apart(results=None, predictions=None, log="-", out="-")
+    (tmp_path / "link").symlink_to(one)
+    with pytest.raises(UsageError, match="--results and --predictions are one file"):
+        check_apart(results=one, predictions=str(tmp_path / "link"))
