@@ -4,6 +4,8 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -144,3 +146,20 @@ with replacing(sys.argv[1]) as path:
         assert process.stdout.readline() == "writing\n"
         process.kill()
     assert (folder / "x.csv").read_text() == "older"
+
+
+def test_a_folder_that_is_read_only_is_one_error_and_keeps_the_older_file():
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "x.csv").write_text("older")
+        Path(name).chmod(0o555)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # permissions do not bind root
+        try:
+            with pytest.raises(NmlError, match="cannot write into"), replacing(f"{name}/x.csv"):
+                raise RuntimeError("it was opened")
+        finally:
+            os.seteuid(user)
+            Path(name).chmod(0o755)
+        assert (Path(name) / "x.csv").read_text() == "older"
+        assert names(Path(name)) == ["x.csv"]

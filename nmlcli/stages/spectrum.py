@@ -94,16 +94,16 @@ def _measured(
 ) -> Row:
     if features.rows == 0:
         raise InvalidInput(f"{features.source} has no rows", "a spectrum needs at least one")
+    sums = Accumulator(features.rows, features.columns, PREPARATIONS[options.preset])
+    for block in finite_blocks(features, advance):
+        sums.add(block)
+    spectrum = sums.spectrum(options.center)
     if features.rows < 10 * features.columns:
         log.warning(
             "%s has %s rows for %s columns: below 10 rows a column SVE depends much on their number,"
             " so compare networks on the same rows",
             features.source, f"{features.rows:,}", f"{features.columns:,}",
         )  # fmt: skip
-    sums = Accumulator(features.rows, features.columns, PREPARATIONS[options.preset])
-    for block in finite_blocks(features, advance):
-        sums.add(block)
-    spectrum = sums.spectrum(options.center)
     if out is not None:
         _write_state(out, features, identity, spectrum, options)
     return {
