@@ -32,12 +32,14 @@ def option(declared: str, help: str, panel: str | None = None, **more: Any) -> A
 
 
 def choice(
-    menu: Menu, declared: str, help: str, panel: str | None = None, several: bool = False
-) -> Any:
+    menu: Menu, declared: str, help: str, panel: str | None = None, several: bool = False,
+    other: bool = False,
+) -> Any:  # fmt: skip
     """An option whose values are the rows of a menu: `choice(NOISES, "--kind KIND", "…")`.
 
     Completion, validation with "did you mean" and the list of values in the help come from the menu.
-    several: a comma list (or @FILE) of them is taken; the command splits it by `split`.
+    several: a comma list (or @FILE) of them is taken; the command splits it by `split`. other: values
+    that are no row are taken too.
     """
 
     def complete(incomplete: str) -> list[tuple[str, str]]:
@@ -46,7 +48,7 @@ def choice(
 
     def check(value: str | None) -> str | None:
         for word in (split(value) if several else [value]) if value is not None else []:
-            if word not in menu:
+            if word not in menu and not other:
                 raise typer.BadParameter(f"no {word!r}: {meant(str(word), menu)}")
         return value
 
@@ -162,6 +164,10 @@ Domain = Annotated[str | None, option("--domain NAME", "Only samples of this dom
 Classes = Annotated[str | None, option("--classes A,B,…", "Only these classes.", _DATA)]
 ImageColumn = Annotated[str, option("--image-column NAME", "The table's column of image paths.", _DATA)]
 LabelColumn = Annotated[str, option("--label-column NAME", "The table's column of labels.", _DATA)]
+TextColumn = Annotated[str, option("--text-column NAME", "The table's column of texts.", _DATA)]
+GroupColumn = Annotated[
+    str, option("--group-column NAME", "Captions alike in this column are of one image.", _DATA)
+]
 IdColumn = Annotated[str, option("--id-column NAME", "The table's column of ids.", _DATA)]
 Root = Annotated[
     str | None, option("--root DIR", "The folder that a table's image paths start from.", _DATA)

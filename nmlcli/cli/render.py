@@ -141,6 +141,14 @@ class _Lines:
         log.debug("%s %s  %s", self.title, _counts(done, total), _shown(values))
 
 
+def summary(facts: Row, quiet: bool = False) -> None:
+    """Show what was done as a card on stderr, if that is a terminal."""
+    if facts and not quiet and sys.stderr is not None and sys.stderr.isatty():
+        from rich.console import Console
+
+        Console(stderr=True, highlight=False).print(_card(facts))
+
+
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], flat: Iterable[Row],
     as_json: bool, as_table: bool, remarks: Sequence[str] = (),

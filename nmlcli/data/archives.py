@@ -10,6 +10,7 @@ import numpy as np
 from nmlcli.data.images import image_reader, is_image
 from nmlcli.data.listing import ids_of_paths, label_by_folder
 from nmlcli.data.samples import Samples, SetName
+from nmlcli.data.webdataset import Companions, join_tars, read_companions
 from nmlcli.errors import InvalidInput, first
 from nmlcli.provenance import hash_file
 
@@ -17,7 +18,7 @@ _BLOCK = 512
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """A file inside an archive: its path there, and where its bytes lie."""
 
@@ -29,35 +30,61 @@ class Member:
 def list_archives(source: str, archives: Sequence[str]) -> Samples:
     """List the images of one or many tars, part after part, in the archives' order.
 
-    A class is the first folder of a member's path; where all lie in one outer folder (`tar cf x.tar
-    x`), the next. Raises InvalidInput for a damaged or compressed tar, or one without images.
+    Where images share their key with labels or captions, the tars are read as webdataset says. Else a
+    class is the first folder of a member's path; where all lie in one outer folder (`tar cf x.tar
+    x`), the next. Raises InvalidInput for a damaged or compressed tar, one without images, and parts
+    of both layouts.
     """
     files: list[str] = []
     members: list[Member] = []
+    companions: list[Companions | None] = []
     for archive in archives:
-        found = [member for member in read_members(archive) if is_image(member.name)]
+        everything, links = _scan(archive)
+        found = [member for member in everything if is_image(member.name)]
         if not found:
             raise InvalidInput(f"{archive} holds no images")
+        companions.append(read_companions(archive, everything, links))
         files += [archive] * len(found)
         members += found
     names = [member.name for member in members]
-    ids = ids_of_paths(names, [Path(file).stem for file in files] if len(archives) > 1 else None)
-    parts = [tuple(name.split("/")) for name in names]
-    while all(len(path) > 2 for path in parts) and len({path[0] for path in parts}) == 1:
-        parts = [path[1:] for path in parts]  # an outer folder that all of them share
-    labels, classes = label_by_folder(parts, source)
+    tars = [tar for tar in companions if tar is not None]
+    if tars and len(tars) < len(archives):
+        plain = [archive for archive, tar in zip(archives, companions, strict=True) if tar is None]
+        raise InvalidInput(
+            f"{source}: parts without labels or captions beside their images ({first(plain)})",
+            "the other parts have them: read one layout at a time",
+        )
+    texts = None
+    if tars:
+        ids, labels, classes, texts = join_tars(source, archives, tars)
+    else:
+        ids = ids_of_paths(names, [Path(file).stem for file in files] if len(archives) > 1 else None)
+        labels, classes = label_by_folder(_class_folders(names), source)
     offsets = np.array([member.offset for member in members], dtype=np.int64)
     sizes = np.array([member.size for member in members], dtype=np.int64)
     return Samples(
         SetName.of_path(source), source, ids, labels, classes,
         image_reader(ids, files, offsets, sizes), sizes,
         contents=tuple(hash_file(archive) for archive in archives), files=tuple(archives),
-        paths=[f"{file}/{name}" for file, name in zip(files, names, strict=True)],
+        texts=texts, paths=[f"{file}/{name}" for file, name in zip(files, names, strict=True)],
     )  # fmt: skip
 
 
+def _class_folders(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Paths in their parts, without outer folders that all of them share."""
+    parts = [tuple(name.split("/")) for name in names]
+    while all(len(path) > 2 for path in parts) and len({path[0] for path in parts}) == 1:
+        parts = [path[1:] for path in parts]
+    return parts
+
+
 def read_members(archive: str) -> list[Member]:
-    """The regular files of a plain tar, in its order.
+    """The regular files of a plain tar, in its order. Raises as _scan."""
+    return _scan(archive)[0]
+
+
+def _scan(archive: str) -> tuple[list[Member], list[str]]:
+    """The regular files of a plain tar, in its order, and the names of all else.
 
     Raises InvalidInput where the tar is compressed, damaged or cut short: the mark of its end has to
     be there, since one that was cut between two members would otherwise pass for a smaller set.
@@ -70,7 +97,7 @@ def read_members(archive: str) -> list[Member]:
                 name = member.name.removeprefix("./")
                 if member.isreg() and not member.issparse():
                     members.append(Member(name, member.offset_data, member.size))
-                elif is_image(name):
+                else:
                     links.append(name)
             tar.fileobj.seek(tar.offset)
             ended = tar.fileobj.read(_BLOCK) == bytes(_BLOCK)
@@ -80,9 +107,9 @@ def read_members(archive: str) -> list[Member]:
         raise InvalidInput(f"{archive} cannot be read ({error.strerror})") from error
     if not ended:
         raise InvalidInput(f"{archive} was cut short after {len(members)} files", "fetch it again")
-    if links:
-        raise InvalidInput(f"{archive} holds links where images should be ({first(links)})")
-    return members
+    if linked := [name for name in links if is_image(name)]:
+        raise InvalidInput(f"{archive} holds links where images should be ({first(linked)})")
+    return members, links
 
 
 def _why(archive: str, error: tarfile.TarError) -> str:

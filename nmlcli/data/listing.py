@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmlcli.errors import InvalidInput, first
-from nmlcli.products.labels import noise_facts, number, require_unique
+from nmlcli.products.ids import require_unique
+from nmlcli.products.labels import noise_facts, number
 
 
 def check_ids(ids: Sequence[str], source: str) -> None:

@@ -10,8 +10,9 @@ from PIL import Image
 from nmlcli.data.samples import Samples, SetName
 from nmlcli.errors import InvalidInput
 from nmlcli.products.container import require
-from nmlcli.products.features import read_ids
+from nmlcli.products.formats import check_exists
 from nmlcli.products.hdf5 import Hdf5File
+from nmlcli.products.ids import read_ids
 from nmlcli.products.labels import class_order, number
 from nmlcli.provenance import hash_file
 
@@ -23,7 +24,7 @@ def list_packed(path: str) -> Samples:
     names themselves. ids: texts [N] or as in products, else row numbers. Raises InvalidInput where an
     array is missing, of another form, or damaged.
     """
-    file = Hdf5File(path)
+    file = Hdf5File(str(check_exists(path)))
     rows = require(file, "images", ("uint8",), (None, None, None, 3)).shape[0]
     next(file.blocks("images", 1), None)  # checks that the images are all there
     arrays = file.arrays(("labels", "classes", "ids", "ids_offsets", "ids_bytes"))

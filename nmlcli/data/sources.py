@@ -94,10 +94,11 @@ SOURCES = {
     ),
     "folder": Source("DIR", "images below class folders", lambda spec: Path(spec).is_dir(), _folder),
     "archive": Source(
-        "FILE.tar, 'part-{00..11}.tar', '*.tar'", "tars of class folders", _suffix(".tar"), _archives
+        "FILE.tar, 'part-{00..11}.tar', '*.tar'", "tars of class folders or WebDataset keys",
+        _suffix(".tar"), _archives,
     ),
     "table": Source(
-        "TABLE.csv .tsv .jsonl", "a row a sample: image, label, id", _suffix(*TABLES), _table
+        "TABLE.csv .tsv .jsonl .parquet", "a row a sample: image, label, id", _suffix(*TABLES), _table
     ),
     "packed": Source(
         "FILE.h5", "images uint8 [N,H,W,3], labels, ids", _suffix(".h5", ".hdf5"), _packed

@@ -1,16 +1,16 @@
-"""The menu of label noise: what each kind does to class numbers, exactly and reproducibly.
+"""NOISES, the menu of noise: what each kind does to labels or captions, exactly and reproducibly.
 
-Whether a label changes, and to what, is decided by keys of (seed, sample id) alone. So the same rows
-change in any order of rows, and those of a smaller ratio are among those of a larger one, with the
-same new labels. Which rows are chosen does not depend on the kind. Light: numpy comes with a draw.
+Whether a row changes, and to what, is decided by keys of (seed, sample id), so the same rows change in
+any order of rows, and those of a smaller ratio are among those of a larger one, with the same new
+values. Light: numpy comes with a draw.
 """
 
-import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from nmlcli.errors import UsageError
 
@@ -19,103 +19,195 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nmlcli.keyed import Keys
+    from nmlcli.products.features import Features
 
-    Classes = NDArray[np.int64]
-    Chosen = NDArray[np.bool_]
+    Numbers = NDArray[np.int64]
+    Targets = tuple[Numbers, NDArray[np.float64] | None]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What noise is put on, N rows.
+
+    hashes: of their ids, uint64 [N], distinct. values: int64 [N], numbers of the labels' classes or of
+    distinct captions. classes: names of the labels' classes. groups: the image of each caption,
+    int64 [N]. empty: captions without text, bool [N]. features, places: the features of the rows and
+    where in them each row is, int64 [N]. source: for messages.
+    """
+
+    hashes: "Keys"
+    values: "Numbers"
+    source: str
+    classes: tuple[str, ...] = ()
+    groups: "Numbers | None" = None
+    empty: "NDArray[np.bool_] | None" = None
+    features: "Features | None" = None
+    places: "Numbers | None" = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """How much noise of which kind. ratio: None where the kind brings its own.
+
+    classes: only rows of these change. ratio_of: a row of RATIOS_OF. map, matrix, features: what those
+    kinds need. See Noise.takes.
+    """
+
+    ratio: Fraction | None
+    seed: int = 0
+    draw: str = "exact"
+    stratify: bool = False
+    ratio_of: str = "selected"
+    classes: tuple[str, ...] = ()
+    map: str | None = None
+    matrix: str | None = None
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What became of N rows.
+
+    values: labels' new classes int64 [N]; of captions, the row whose caption each row has now. eligible:
+    how many rows could have changed. facts: what else the record says of the noise.
+    """
+
+    values: "Numbers"
+    eligible: int
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Where the labels of C classes go: T(r) = (1-r) I + r Q, row by row of Q.
+
+    targets(c): the classes that class c goes to, int64 [K], and their weights float64 [K], None where
+    all are alike; K is 0 where it goes nowhere. rates: the share of each class that changes, [C]; None
+    where it is the ratio asked for. cells: each cell of T is met exactly, not in expectation.
+    """
+
+    targets: "Callable[[int], Targets]"
+    rates: tuple[Fraction, ...] | None = None
+    cells: bool = False
 
 
 @dataclass(frozen=True)
 class Noise:
     """A kind of noise.
 
-    targets(labels, hashes, num_classes, seed): the new class of every row, were it chosen; labels
-    int64 [N] in [0, C), hashes of the ids uint64 [N]; returns int64 [N]. C is at least two.
-    limit(num_classes): the ratio above which the clean class is no longer the likeliest one for its
-    label. exact: a chosen row always changes its class.
+    change(rows, request): what becomes of the rows. takes: the fields of Request that have a meaning
+    besides ratio and seed; needs: those that must be given. exact: a chosen row always changes its value.
+    captions: it is for texts, not for labels.
     """
 
     help: str
-    targets: "Callable[[Classes, Keys, int, int], Classes]"
-    limit: Callable[[int], Fraction]
+    change: "Callable[[Rows, Request], Changed]"
+    takes: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ("ratio",)
     exact: bool = True
-
-    def relabel(
-        self, chosen: "Chosen", labels: "Classes", hashes: "Keys", num_classes: int, seed: int
-    ) -> "Classes":
-        """New classes int64 [N] for the chosen rows, bool [N]; equal to labels wherever not chosen."""
-        import numpy as np
-
-        return np.where(chosen, self.targets(labels, hashes, num_classes, seed), labels)
+    captions: bool = False
 
 
-def symmetric(labels: "Classes", hashes: "Keys", num_classes: int, seed: int) -> "Classes":
-    """To one of the other C - 1 classes, each as likely: T = (1-r) I + r/(C-1) (J-I)."""
-    return (labels + 1 + _shifts(hashes, num_classes - 1, seed)) % num_classes
+def symmetric(rows: Rows, request: Request) -> Flow:
+    """To one of the other C - 1 classes, each as likely: Q = (J - I) / (C - 1)."""
+    import numpy as np
+
+    num_classes = len(rows.classes)
+    return Flow(lambda c: ((c + 1 + np.arange(num_classes - 1)) % num_classes, None))
 
 
-def uniform(labels: "Classes", hashes: "Keys", num_classes: int, seed: int) -> "Classes":
+def uniform(rows: Rows, request: Request) -> Flow:
     """To one of all C classes, the same one included: r (C-1)/C of the labels differ, about."""
-    return (labels + _shifts(hashes, num_classes, seed)) % num_classes
+    import numpy as np
+
+    num_classes = len(rows.classes)
+    return Flow(lambda c: ((c + np.arange(num_classes)) % num_classes, None))
 
 
-def pairflip(labels: "Classes", hashes: "Keys", num_classes: int, seed: int) -> "Classes":
+def pairflip(rows: Rows, request: Request) -> Flow:
     """To the next class in the recorded order, cyclically."""
-    return (labels + 1) % num_classes
+    import numpy as np
+
+    return Flow(lambda c: (np.array([(c + 1) % len(rows.classes)]), None))
 
 
-def _shifts(hashes: "Keys", bound: int, seed: int) -> "Classes":
-    """Uniform integers in [0, bound) that do not depend on the ratio, int64 [N]."""
-    from nmlcli import keyed
+def asymmetric(rows: Rows, request: Request) -> Flow:
+    """Along the arrows of a map; classes without one keep their labels (Patrini et al. 2017)."""
+    import numpy as np
 
-    return keyed.below(keyed.keys(hashes, seed, "target"), bound)
+    from nmlcli.noise.classmaps import read_map
+
+    arrows = read_map(str(request.map), rows.classes)
+    nowhere = np.zeros(0, dtype=np.int64), None
+    return Flow(lambda c: arrows.get(c, nowhere))
 
 
-_ANY_CLASS = "to any class, the same one included, as in older work"
+def matrix(rows: Rows, request: Request) -> Flow:
+    """By a matrix T[true, noisy]; with a ratio its off-diagonal part, normalised row by row, is Q."""
+    from nmlcli.noise.matrices import read_matrix
+
+    transition = read_matrix(str(request.matrix), rows.classes)
+    rates = None if request.ratio is not None else transition.rates
+    return Flow(transition.targets, rates, cells=True)
+
+
+def _along(flow: Callable[[Rows, Request], Flow], rows: Rows, request: Request) -> Changed:
+    from nmlcli.noise.flows import relabel
+
+    return relabel(rows, request, flow(rows, request))
+
+
+def _instance(rows: Rows, request: Request) -> Changed:
+    from nmlcli.noise.instance import relabel
+
+    return relabel(rows, request)
+
+
+def _swap(rows: Rows, request: Request) -> Changed:
+    from nmlcli.noise.captions import swap
+
+    return swap(rows, request)
+
+
+def _cycle(rows: Rows, request: Request) -> Changed:
+    from nmlcli.noise.captions import cycle
+
+    return cycle(rows, request)
+
+
+_CHOICE = ("draw", "classes", "ratio_of")
+_ANY = (*_CHOICE, "stratify")
 NOISES = {
-    "symmetric": Noise("to another class, each as likely", symmetric, lambda c: Fraction(c - 1, c)),
-    "uniform": Noise(_ANY_CLASS, uniform, lambda c: Fraction(1), exact=False),
-    "pairflip": Noise("to the next class", pairflip, lambda c: Fraction(1, 2)),
-}
+    "symmetric": Noise("to another class, each as likely", partial(_along, symmetric), _ANY),
+    "uniform": Noise(
+        "to any class, the same one included, as in older work", partial(_along, uniform), _ANY,
+        exact=False,
+    ),
+    "pairflip": Noise("to the next class", partial(_along, pairflip), _ANY),
+    "asymmetric": Noise("along the arrows of --map", partial(_along, asymmetric), (*_ANY, "map"),
+                        needs=("ratio", "map")),
+    "matrix": Noise("as --matrix has it, cell by cell", partial(_along, matrix), (*_CHOICE, "matrix"),
+                    needs=("matrix",)),
+    "instance": Noise("by the sample's --features: those near another class first", _instance,
+                      (*_CHOICE, "features"), needs=("ratio", "features")),
+    "swap": Noise("captions: two by two exchanged, as in the paper", _swap, captions=True),
+    "cycle": Noise("captions: each takes the next one's", _cycle, captions=True),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Draw:
-    """How rows are chosen: choose(hashes, ratio, seed) gives bool [N] from the ids' hashes [N]."""
+class Choice:
+    """A row of a menu that has nothing but its help."""
 
     help: str
-    choose: "Callable[[Keys, Fraction, int], Chosen]"
-
-
-def exact(hashes: "Keys", ratio: Fraction, seed: int) -> "Chosen":
-    """Exactly ⌊rN + ½⌋ rows: those of the smallest keys, which are distinct as the hashes are."""
-    import numpy as np
-
-    from nmlcli import keyed
-
-    count = math.floor(ratio * len(hashes) + Fraction(1, 2))
-    if count == 0:
-        return np.zeros(len(hashes), dtype=np.bool_)
-    keys = keyed.keys(hashes, seed, "select")
-    chosen: Chosen = keys <= np.partition(keys, count - 1)[count - 1]
-    return chosen
-
-
-def bernoulli(hashes: "Keys", ratio: Fraction, seed: int) -> "Chosen":
-    """Each row on its own, with probability r: those whose key is below r · 2^64."""
-    import numpy as np
-
-    from nmlcli import keyed
-
-    threshold = keyed.threshold(ratio)
-    if threshold >= 2**64:
-        return np.ones(len(hashes), dtype=np.bool_)
-    chosen: Chosen = keyed.keys(hashes, seed, "select") < np.uint64(threshold)
-    return chosen
 
 
 DRAWS = {
-    "exact": Draw("of N rows exactly r N, rounded", exact),
-    "bernoulli": Draw("each row on its own, with probability r", bernoulli),
+    "exact": Choice("of N rows exactly r N, rounded"),
+    "bernoulli": Choice("each row on its own, with probability r"),
+}
+RATIOS_OF = {
+    "selected": Choice("of the rows whose classes can change"),
+    "all": Choice("of all rows"),
 }
 
 

@@ -4,6 +4,7 @@ The dialect is the usual one: cells in double quotes may hold delimiters, line e
 quotes; lines end with LF, CRLF or CR; blank lines are no rows. Values are text; nothing is guessed.
 """
 
+import hashlib
 import mmap
 import re
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import accumulate, chain, islice, repeat
 from operator import add
-from typing import Any
+from typing import Any, BinaryIO
 
 from nmlcli.errors import InvalidInput
+from nmlcli.provenance import Record
 
 Bytes = bytes | mmap.mmap
 
@@ -64,16 +66,17 @@ class Delimited:
         for block in self._blocks():
             yield tuple(self._texts(block.cells[place::width], block) for place in places)
 
-    def relabelled(self, column: str, values: Iterator[Any], added: str) -> Iterator[bytes]:
+    def relabelled(self, column: str, values: Iterator[Any], added: str | None) -> Iterator[bytes]:
         """The table with new values in a column and its old cells as a column added at the end.
 
-        values: one a row, None where the old one stays. A new cell is quoted if the old one was or
-        the value needs it.
+        values: one a row, None where the old one stays. added: None for no such column. A new cell is
+        quoted if the old one was or the value needs it.
         """
         place, width = self.columns.index(column), len(self.columns)
         bare = cache(partial(plain, delimiter=self._delimiter))
-        name = quoted(added) if self._header_quoted else bare(added)
-        yield self.data[: self._header_end] + self._delimiter + name
+        yield self.data[: self._header_end]
+        if added is not None:
+            yield self._delimiter + (quoted(added) if self._header_quoted else bare(added))
         yield self.data[self._header_end : self._rows_start]
         for block in self._blocks():
             rows, olds = block.rows, block.cells[place::width]
@@ -82,8 +85,19 @@ class Delimited:
                     cells = block.cells[row * width : (row + 1) * width]
                     cells[place] = (quoted if cells[place][:1] == b'"' else bare)(value)
                     rows[row] = self._delimiter.join(cells)
-            added_cells = zip(rows, repeat(self._delimiter), olds, block.ends, strict=False)
-            yield b"".join(chain.from_iterable(added_cells))
+            more = () if added is None else (repeat(self._delimiter), olds)
+            yield b"".join(chain.from_iterable(zip(rows, *more, block.ends, strict=False)))
+
+    def write_edited(
+        self, file: BinaryIO, column: str, values: Iterator[Any], added: str | None, record: Record
+    ) -> None:
+        """Write what relabelled gives; text has no room for a record."""
+        file.writelines(self.relabelled(column, values, added))
+
+    @property
+    def identity(self) -> str:
+        """A hash of all bytes."""
+        return hash_bytes(self.data)
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -187,6 +201,11 @@ def plain(value: str, delimiter: bytes = b",") -> bytes:
 def quoted(value: str) -> bytes:
     """A cell of a value in quotes."""
     return b'"%s"' % value.replace('"', '""').encode()
+
+
+def hash_bytes(data: Bytes) -> str:
+    """The identity of a table: a hash of its bytes, 32 hex digits, as hash_file gives of a file."""
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def _unquoted(cell: bytes) -> bytes:

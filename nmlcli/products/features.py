@@ -2,28 +2,23 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nmlcli.errors import InvalidInput, first
+from nmlcli.errors import InvalidInput
 from nmlcli.products.container import (
     Array,
-    Arrays,
     Container,
     Rows,
     require,
     require_names,
     require_record,
 )
-from nmlcli.products.labels import repeated
+from nmlcli.products.ids import BESIDE, pack_rows, read_ids, read_numbers
 from nmlcli.provenance import Record, hash_file
 
 FloatBlock = NDArray[np.float32] | NDArray[np.float16]
-
-_BESIDE = ("labels", "clean_labels", "ids_offsets", "ids_bytes")
-_INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32")
 
 
 @dataclass(frozen=True)
@@ -68,13 +63,7 @@ def pack_features(features: Features) -> tuple[dict[str, Array], Rows]:
     """The arrays of features in the order of the file, and the features themselves as rows."""
     if not features.rows or not features.columns:
         raise InvalidInput(f"{features.source} has no features", "there is nothing to write")
-    arrays: dict[str, Array] = {}
-    for name, numbers in (("labels", features.labels), ("clean_labels", features.clean_labels)):
-        if numbers is not None:
-            if numbers.shape != (features.rows,):
-                raise ValueError(f"{name} {numbers.shape} of {features.rows} rows")
-            arrays[name] = numbers.astype(np.int64, copy=False)
-    arrays["ids_offsets"], arrays["ids_bytes"] = pack_ids(features.ids)
+    arrays = pack_rows(features.ids, features.labels, features.clean_labels)
     rows = Rows("features", features.dtype, (features.rows, features.columns), features.blocks)
     return arrays, rows
 
@@ -101,56 +90,20 @@ def unpack_features(container: Container) -> Features:
         record = Record("features", hash_file(container.path), "", rows=rows, columns=columns)
     else:
         _check_own(container, record, (rows, columns))
-    arrays = container.arrays(_BESIDE)
+    arrays = container.arrays(BESIDE)
     return Features(
         record=record,
         ids=read_ids(container, arrays, rows),
-        labels=_read_labels(container, arrays, "labels", record),
-        clean_labels=_read_labels(container, arrays, "clean_labels", record),
+        labels=read_numbers(container, arrays, "labels", record),
+        clean_labels=read_numbers(container, arrays, "clean_labels", record),
         dtype=np.dtype(np.float16) if tensor.dtype == "float16" else np.dtype(np.float32),
         blocks=lambda count: container.blocks(name, count),
         source=container.source,
     )
 
 
-def pack_ids(ids: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Ids as offsets int64 [N+1] and bytes uint8, UTF-8 one after another, zero-padded to 8."""
-    try:
-        texts = [text.encode() for text in ids]
-    except UnicodeEncodeError as error:
-        raise InvalidInput(f"the id {error.object!r} is not Unicode", "rename the file") from error
-    offsets = np.zeros(len(texts) + 1, dtype=np.int64)
-    np.cumsum([len(text) for text in texts], out=offsets[1:])
-    joined = b"".join(texts)
-    return offsets, np.frombuffer(joined + bytes(-len(joined) % 8), dtype=np.uint8)
-
-
-def read_ids(container: Container, arrays: Arrays, rows: int) -> list[str]:
-    """The ids of N rows from a file's arrays, row numbers where it has none.
-
-    Raises InvalidInput where they are damaged or not unique.
-    """
-    if "ids_offsets" not in arrays and "ids_bytes" not in arrays:
-        return [str(row) for row in range(rows)]
-    require(container, "ids_offsets", ("int64",), (rows + 1,))
-    require(container, "ids_bytes", ("uint8",), (None,))
-    source, offsets, packed = container.source, arrays["ids_offsets"], arrays["ids_bytes"]
-    end = int(offsets[-1])
-    in_order = offsets[0] == 0 and (np.diff(offsets) >= 0).all()
-    if not in_order or len(packed) != end + -end % 8 or packed[end:].any():
-        raise InvalidInput(f"{source}: its ids are damaged")
-    text = packed.tobytes()
-    try:
-        ids = [text[a:b].decode() for a, b in pairwise(offsets.tolist())]
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{source}: its ids are damaged (not UTF-8)") from error
-    if twice := repeated(ids):
-        raise InvalidInput(f"{source}: ids are not unique", first(twice))
-    return ids
-
-
 def _check_own(container: Container, record: Record, shape: tuple[int, int]) -> None:
-    require_names(container, ("features", *_BESIDE))
+    require_names(container, ("features", *BESIDE))
     for name in ("ids_offsets", "ids_bytes"):
         require(container, name, ("int64", "uint8"), (None,))
     if (record.rows, record.columns) != shape:
@@ -160,21 +113,3 @@ def _check_own(container: Container, record: Record, shape: tuple[int, int]) -> 
         )
     if any(tensor.start % 8 for tensor in container.tensors.values()):
         raise InvalidInput(f"{container.source}: its arrays do not start at multiples of 8")
-
-
-def _read_labels(
-    container: Container, arrays: dict[str, Array], name: str, record: Record
-) -> NDArray[np.int64] | None:
-    if name not in arrays:
-        return None
-    require(container, name, _INTEGERS if container.record is None else ("int64",), (record.rows,))
-    labels: NDArray[np.int64] = arrays[name].astype(np.int64, copy=False)
-    bound = len(record.classes) if record.classes is not None else np.iinfo(np.int64).max
-    wrong = np.flatnonzero((labels < 0) | (labels >= bound))
-    if len(wrong):
-        row = int(wrong[0])
-        raise InvalidInput(
-            f"{container.source}: row {row} has the {name.removesuffix('s').replace('_', ' ')} "
-            f"{labels[row]}, outside of its {bound} classes"
-        )
-    return labels

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from nmlcli.products.container import Arrays, Container, Rows
     from nmlcli.products.features import Features
     from nmlcli.products.head import Head
+    from nmlcli.products.labels import Labels
 
-TABLES = (".csv", ".tsv", ".jsonl")  # not binary: products.tables reads and writes them
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")  # products.tables reads and writes them
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,18 @@ def write_features(out: str | None, features: "Features") -> None:
     _write(out, features.record, *pack_features(features))
 
 
+def write_labels(out: str | None, labels: "Labels", record: Record) -> None:
+    """Write labels as a table id, label, clean_label, or in binary form, as the suffix says."""
+    from nmlcli.products.labels import pack_labels, table_of
+
+    if out is None or Path(out).suffix.lower() not in FORMATS:
+        from nmlcli.products.tables import write_table
+
+        write_table(out, table_of(labels), record)
+    else:
+        _write(out, record, pack_labels(labels))
+
+
 def read_head(source: str) -> "Head":
     """Read a head from a file or from stdin."""
     from nmlcli.products.head import unpack_head
@@ -147,9 +160,9 @@ def read_record(source: str) -> Record | None:
     Of a text table it lies beside it, in `FILE.nml.json`.
     """
     if source != "-" and Path(source).suffix.lower() in TABLES:
-        from nmlcli.products.tables import read_sidecar
+        from nmlcli.products.tables import read_table_record
 
-        return read_sidecar(check_exists(source))
+        return read_table_record(check_exists(source))
     return open_container(source).record
 
 

@@ -4,10 +4,11 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO
 
 from nmlcli.errors import InvalidInput
-from nmlcli.products.delimited import BOM, Bytes
+from nmlcli.products.delimited import BOM, Bytes, hash_bytes
+from nmlcli.provenance import Record
 
 _BATCH = 8192  # rows
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -42,10 +43,22 @@ class JsonLines:
         while batch := list(islice(rows, _BATCH)):
             yield tuple([row.get(name) for row in batch] for name in columns)
 
-    def relabelled(self, column: str, values: Iterator[Any], added: str) -> Iterator[bytes]:
+    @property
+    def identity(self) -> str:
+        """A hash of all bytes."""
+        return hash_bytes(self.data)
+
+    def write_edited(
+        self, file: BinaryIO, column: str, values: Iterator[Any], added: str | None, record: Record
+    ) -> None:
+        """Write what relabelled gives; text has no room for a record."""
+        file.writelines(self.relabelled(column, values, added))
+
+    def relabelled(self, column: str, values: Iterator[Any], added: str | None) -> Iterator[bytes]:
         """The table with new values under a key and the old ones under a key added at the end.
 
-        values: one a row, None where the old one stays.
+        values: one a row, None where the old one stays. added: None for no such key. Raises
+        InvalidInput for a row without the key, or with the added one.
         """
         yield self.data[: self._start]
         lines = self._lines()
@@ -55,18 +68,24 @@ class JsonLines:
                 for number, line in batch
             )
 
-    def _relabelled(self, line: bytes, number: int, column: str, value: Any, added: str) -> bytes:
+    def _relabelled(
+        self, line: bytes, number: int, column: str, value: Any, added: str | None
+    ) -> bytes:
+        if value is None and added is None:
+            return line
         text = line.decode()
         spans, key_ends = _spans(text)
         if added in spans:
             raise InvalidInput(f"{self.source}: line {number} already has {added}")
+        if column not in spans:
+            raise InvalidInput(f"{self.source}: line {number} has no {column}")
         start, end = spans[column]
         old = text[start:end]
         new = old if value is None else json.dumps(value, ensure_ascii=False)
         last = max(end for _, end in spans.values())
         colon = text[key_ends[column] : start]
         comma = ", " if colon.endswith(" ") else ","
-        addition = f"{comma}{json.dumps(added)}{colon}{old}"
+        addition = "" if added is None else f"{comma}{json.dumps(added)}{colon}{old}"
         return f"{text[:start]}{new}{text[end:last]}{addition}{text[last:]}".encode()
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:

@@ -1,19 +1,23 @@
 """Labels of samples: what `corrupt` makes and what is laid over a set by id."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nmlcli.errors import InvalidInput, first
+from nmlcli.products.container import Array, Container, require, require_names
+from nmlcli.products.formats import FORMATS, open_container
+from nmlcli.products.ids import BESIDE, pack_rows, read_ids, read_numbers, require_unique
 from nmlcli.products.tables import Table, read_sidecar, read_table
-from nmlcli.provenance import Record
+from nmlcli.provenance import Record, hash_file
 
 CLEAN = "clean_label"  # the column that keeps the labels before the noise
+CLEAN_TEXT = "clean_text"  # the one that keeps the captions
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,14 @@ class Labels:
 
 
 def read_labels(source: str, *, label_column: str = "label", id_column: str = "id") -> Labels:
-    """Read a label table from a file or stdin (`-`).
+    """Read labels from a table or a binary file, or a table on stdin (`-`).
 
-    Classes are those of its record, else the names in its columns in the order of class_order. Ids
+    Of a table, classes are those of its record, else the names in its columns in the order of class_order. Ids
     are row numbers where there is no id column. Raises InvalidInput for a missing column, an empty
     label, a repeated id and a label outside the record's classes.
     """
+    if Path(source).suffix.lower() in FORMATS:
+        return unpack_labels(open_container(source, "labels"))
     table = read_table(source)
     return labels_of_table(table, source, column_ids(table, id_column), label_column)
 
@@ -70,6 +76,42 @@ def labels_of_table(table: Table, source: str, ids: Sequence[str], label_column:
     return Labels(ids, numbers, clean, classes, record, table.source)
 
 
+def unpack_labels(container: Container) -> Labels:
+    """The labels of a binary file: a label product, or features, which are not read.
+
+    Without a record (a foreign file) `labels` of any integer type are enough. Raises InvalidInput.
+    """
+    record, tensor = container.record, container.tensors.get("labels")
+    if record is not None and record.kind == "labels":
+        require_names(container, BESIDE)
+        require(container, "labels", ("int64",), (record.rows,))
+    if tensor is None or len(tensor.shape) != 1:
+        raise InvalidInput(f"{container.source} has no labels", "give a table or file that has some")
+    rows = tensor.shape[0]
+    known = record or Record("labels", hash_file(container.path or ""), "", rows=rows)
+    arrays = container.arrays(BESIDE)
+    labels, clean = (read_numbers(container, arrays, name, known) for name in BESIDE[:2])
+    if labels is None or not rows:
+        raise InvalidInput(f"{container.source} has no rows")
+    numbers = range(1 + max(int(each.max()) for each in (labels, clean) if each is not None))
+    classes = known.classes or tuple(map(str, numbers))
+    return Labels(read_ids(container, arrays, rows), labels, clean, classes, record, container.source)
+
+
+def pack_labels(labels: Labels) -> dict[str, Array]:
+    """The arrays of labels, in the order of the file."""
+    return pack_rows(labels.ids, labels.labels, labels.clean_labels)
+
+
+def table_of(labels: Labels) -> dict[str, list[str]]:
+    """Labels as the columns of a table: id, label, clean_label."""
+    names = np.array(labels.classes, dtype=object)
+    columns = {"id": list(labels.ids), "label": names[labels.labels].tolist()}
+    if labels.clean_labels is not None:
+        columns[CLEAN] = names[labels.clean_labels].tolist()
+    return columns
+
+
 def class_order(names: Iterable[str]) -> tuple[str, ...]:
     """Distinct class names in order: plainly by name, or numerically if all are whole numbers."""
     distinct = set(names)
@@ -88,21 +130,6 @@ def column_ids(table: Table, column: str = "id") -> list[str]:
     ids = texts(table.column(column, "--id-column"), "id", column, table.source)
     require_unique(ids, table.source)
     return ids
-
-
-def require_unique(
-    ids: Sequence[str], source: str, remedy: str = "name another column with --id-column"
-) -> None:
-    """Raise InvalidInput, naming the first three, where ids repeat."""
-    if again := repeated(ids):
-        raise InvalidInput(f"{source}: ids repeat: {first(again)}", remedy)
-
-
-def repeated(names: Sequence[str]) -> list[str]:
-    """The names that occur more than once, each once and in order."""
-    if len(set(names)) == len(names):
-        return []
-    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def texts(values: list[Any], what: str, column: str, source: str, row: int = 1) -> list[str]:

@@ -1,6 +1,7 @@
 """The comparison as a picture; needs the extra `plot`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from nmlcli.report.grouping import NOISE, Comparison, GroupRow
 from nmlcli.report.layout import key_text, name_of
 
 _MARKS = "osD^vP*X"
+_TIMELESS = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 
 def draw(comparison: Comparison, out: Path) -> None:
@@ -18,11 +20,6 @@ def draw(comparison: Comparison, out: Path) -> None:
     A line a method with its spread as bars; SVE and LSVR, where they are known, share the last panel.
     Raises NmlError where matplotlib is missing or the rows have no noise ratio.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise NmlError("a figure needs matplotlib", 'pip install "nmlcli[plot]"') from error
     if NOISE not in comparison.keys:
         raise NmlError(f"the groups have no {NOISE} to draw against", f"add it to --by: --by {NOISE},…")
     panels: dict[tuple[Any, ...], list[GroupRow]] = {}
@@ -31,16 +28,30 @@ def draw(comparison: Comparison, out: Path) -> None:
         panels.setdefault(row.key[:place] + row.key[place + 1 :], []).append(row)
     spectrum = [name for name in ("sve", "lsvr") if name in comparison.measures]
     count = len(panels) + bool(spectrum)
-    with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "svg.hashsalt": "nml"}):
-        figure = Figure(figsize=(1.2 + 3.1 * count, 3.2), layout="constrained")
-        axes = figure.subplots(1, count, squeeze=False)[0]
+    with figure(out, (1.2 + 3.1 * count, 3.2)) as drawn:
+        axes = drawn.subplots(1, count, squeeze=False)[0]
         for axis, (key, rows) in zip(axes, panels.items(), strict=False):
             _panel(axis, comparison, rows, _title(comparison, key, rows[0]))
         axes[0].legend(frameon=False)
         if spectrum:
             _spectrum_panel(axes[-1], next(iter(panels.values())), spectrum, place)
-        metadata = {"Software": None} if out.suffix == ".png" else {"CreationDate": None}
-        figure.savefig(out, dpi=160, metadata=metadata)
+
+
+@contextmanager
+def figure(out: Path, inches: tuple[float, float]) -> Iterator[Any]:
+    """A figure to draw in, saved as its suffix says, the same bytes each time.
+
+    Raises NmlError where matplotlib is missing.
+    """
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise NmlError("a figure needs matplotlib", 'pip install "nmlcli[plot]"') from error
+    with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "svg.hashsalt": "nml"}):
+        drawn = Figure(figsize=inches, layout="constrained")
+        yield drawn
+        drawn.savefig(out, dpi=160, metadata=_TIMELESS[out.suffix])
 
 
 def _title(comparison: Comparison, key: Sequence[Any], row: GroupRow) -> str:

@@ -1,289 +1,245 @@
-"""`corrupt`: labels of a table or of any set to noisy labels, exactly as many as asked for."""
+"""`corrupt`: labels or captions to noisy ones, exactly as many as asked for."""
 
 import hashlib
 import json
 import logging
-import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
-from functools import partial
-from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nmlcli.atomic import replacing
-from nmlcli.data.samples import SetName
-from nmlcli.errors import InvalidInput, UsageError, first
-from nmlcli.keyed import Keys, hash_ids
-from nmlcli.noise.kinds import DRAWS, NOISES, parse_ratio
-from nmlcli.products.labels import CLEAN, class_order, noise_facts, texts
-from nmlcli.products.tables import (
-    SUFFIXES,
-    TextTable,
-    is_table,
-    missing_column,
-    new_table,
-    open_table,
-    read_sidecar,
-    write_sidecar,
-)
+from nmlcli.data.sources import SourceOptions
+from nmlcli.errors import UsageError
+from nmlcli.noise.draws import half_up
+from nmlcli.noise.kinds import NOISES, Changed, Request, parse_ratio
+from nmlcli.noise.statistics import statistics
+from nmlcli.products.features import Features
+from nmlcli.products.formats import FORMATS, read_features, read_record
+from nmlcli.products.labels import noise_facts
+from nmlcli.products.tables import SUFFIXES
 from nmlcli.progress import Advance, silent
-from nmlcli.provenance import Facts, Record, chain, identity_of
+from nmlcli.provenance import Facts, Record, hash_file, identity_of
+from nmlcli.stages.carriers import Carrier, open_carrier, places_of
+from nmlcli.stages.edited import Columns, Content
 from nmlcli.stages.outputs import check_apart, up_to_date
 
 log = logging.getLogger(__name__)
 
-REVISION = 1
-_BLOCK = 8192  # rows
+REVISION = 2
 
 
 @dataclass(frozen=True)
 class CorruptOptions:
     """What `nml corrupt` is asked for; ratio is decimal text, so that no row is lost to rounding.
 
-    limit, domain: what is taken of a set that is no table.
+    kind, draw, ratio_of: rows of NOISES, DRAWS, RATIOS_OF. stratify: each class and each cell gets its
+    share exactly. classes: only labels of these change. map, matrix, features: what a kind goes by.
+    from_column: instead of a kind, labels that people gave. replace: the noise of a carrier that is noisy
+    already is drawn anew, from the clean values. limit, domain: what is taken of a set that is no
+    table. The columns are a table's.
     """
 
-    ratio: str
+    ratio: str | None = None
     kind: str = "symmetric"
     draw: str = "exact"
+    stratify: bool = False
+    ratio_of: str = "selected"
+    classes: tuple[str, ...] = ()
+    map: str | None = None
+    matrix: str | None = None
+    features: str | None = None
+    from_column: str | None = None
+    replace: bool = False
     seed: int = 0
     label_column: str = "label"
+    text_column: str = "text"
     id_column: str = "id"
+    group_column: str = "image"
     limit: int | None = None
     domain: str | None = None
     stats: str | None = None
     reuse: bool = False
 
 
-@dataclass(frozen=True)
-class _Labelled:
-    """The labels of a carrier: hashes of the ids uint64 [N], class numbers int64 [N], class names.
+_OF_KINDS = ("draw", "stratify", "ratio_of", "classes", "map", "matrix", "features")
+_OF_INPUT = ("from_column", "replace", "label_column", "text_column", "id_column", "group_column")
 
-    write(names): the product in blocks of bytes, from one new class name a row, None where it stays.
+
+def corrupt(
+    source: str,
+    out: str | None,
+    options: CorruptOptions,
+    advance: Advance = silent,
+    tell: Callable[[Facts], None] = lambda facts: None,
+) -> Record:
+    """Put noise on the labels or captions of a table (or stdin, `-`), of a set of samples, of features.
+
+    A table keeps its form: each byte outside the one column stays, and a column of the clean values is
+    added. Anything else gives a product of its own, id, label, clean_label. out: a file, None for
+    stdout. tell: gets the counts of what was done. Returns the record. Raises UsageError for options
+    that do not go together, InvalidInput for what cannot be corrupted, or not by as much.
     """
-
-    hashes: Keys
-    labels: NDArray[np.int64]
-    classes: tuple[str, ...]
-    write: Callable[[Iterator[str | None]], Iterator[bytes]]
-
-
-@dataclass(frozen=True)
-class _Carrier:
-    """What carries labels, opened but not yet read.
-
-    suffixes: those that its product's name may end in. new: the product is a table of its own, not
-    the carrier with other labels.
-    """
-
-    identity: str
-    data: Facts | None
-    parents: tuple[Facts, ...]
-    files: tuple[str | Path, ...]
-    suffixes: tuple[str, ...]
-    read: Callable[[Advance], _Labelled]
-    new: bool = False
-
-
-def corrupt(source: str, out: str | None, options: CorruptOptions, advance: Advance = silent) -> Record:
-    """Put noise on the labels of a table (or stdin, `-`) or of any set of samples.
-
-    A table keeps its form: each byte outside the label column stays, and a column clean_label is
-    added. Another set gives a table id, label, clean_label. out: a file, beside which the record is
-    written; None for stdout. Returns the record. Raises UsageError for a ratio outside [0, 1],
-    InvalidInput for labels that cannot be corrupted.
-    """
-    ratio = parse_ratio(options.ratio)
+    ratio = None if options.ratio is None else parse_ratio(options.ratio)
+    _check_options(options, ratio)
     check_apart(out=out, stats=options.stats)
     out = None if out == "-" else out
-    carrier = _open_table(source, options) if is_table(source) else _open_samples(source, out, options)
+    carrier = open_carrier(
+        source, _columns(options), captions=NOISES[options.kind].captions, replace=options.replace,
+        select=SourceOptions(limit=options.limit, domain=options.domain),
+    )  # fmt: skip
     _check_form(source, out, carrier)
-    told = ("kind", "draw", "seed", "label_column", "id_column")
-    asked = {"ratio": str(ratio), **{name: getattr(options, name) for name in told}}
-    identity = identity_of("corrupt", REVISION, asked, [carrier.identity])
+    given = [Path(name) for name in (options.map, options.matrix, options.features) if name]
+    files = [path for path in given if path.is_file()]
+    told = _told(options, ratio)
+    contents = [carrier.identity, *map(hash_file, files)]
+    identity = identity_of("corrupt", REVISION, told, contents)
     made = not options.stats or Path(options.stats).exists()
-    if options.reuse and out and made and up_to_date(out, identity, carrier.files):
-        record = read_sidecar(out)
+    if options.reuse and out and made and up_to_date(out, identity, [*carrier.files, *files]):
+        record = read_record(out)
         if record is not None:
             return record
-    labelled = carrier.read(advance)
-    noisy = _relabel(labelled, ratio, options)
-    noise = noise_facts(options.kind, float(ratio), noisy, labelled.labels, options.seed, options.draw)
+    content = carrier.read(advance)
+    changed = _changed(source, content, options, ratio)
+    noise = _noise(content, changed, options, ratio)
     record = Record(
-        "labels", identity, "corrupt", asked, labelled.classes,
-        rows=len(noisy), data=carrier.data, noise=noise, parents=carrier.parents,
+        "labels", identity, "corrupt", told, content.rows.classes or None, data=carrier.data,
+        rows=len(changed.values), noise=noise, parents=carrier.parents,
     )  # fmt: skip
-    _write(out, labelled.write(_names(labelled, noisy, advance)), record)
-    if options.stats:
-        _write_stats(options.stats, labelled, noisy, noise)
-    log.info(
-        "flipped %s of %s labels (%.2f %%), %s, seed %d",
-        f"{noise['flipped']:,}", f"{noise['of']:,}", 100 * noise["realised"],
-        options.kind, options.seed,
-    )  # fmt: skip
+    content.write(out, changed.values, record, advance)
+    _report(content, changed, record, options, tell)
     return record
 
 
-def _relabel(labelled: _Labelled, ratio: Fraction, options: CorruptOptions) -> NDArray[np.int64]:
-    noise, num_classes = NOISES[options.kind], len(labelled.classes)
-    limit = noise.limit(num_classes)
-    if ratio > limit:
-        words = "above %.4g, with %d classes, the clean class is no longer the likeliest one"
-        log.warning(words, limit, num_classes)
-    chosen = DRAWS[options.draw].choose(labelled.hashes, ratio, options.seed)
-    return noise.relabel(chosen, labelled.labels, labelled.hashes, num_classes, options.seed)
+def _check_options(options: CorruptOptions, ratio: Fraction | None) -> None:
+    """Refuse what would have no effect, and ask for what is missing."""
+    noise, default = NOISES[options.kind], CorruptOptions()
+    kind = f"--kind {options.kind}"
+    takes = (*noise.takes, *(("text_column", "group_column") if noise.captions else ("label_column",)))
+    if options.from_column is not None:
+        kind, takes = "--from-column", ("label_column",)
+        if options.kind != default.kind or ratio is not None:
+            raise UsageError("--from-column takes noise as it is", "leave --kind and --ratio out")
+    for name in (*_OF_KINDS, "label_column", "text_column", "group_column"):
+        if getattr(options, name) != getattr(default, name) and name not in takes:
+            kinds = [other for other, row in NOISES.items() if name in row.takes]
+            remedy = f"it is for {', '.join(kinds)}" if kinds else "leave it out"
+            raise UsageError(f"--{name.replace('_', '-')} has no effect with {kind}", remedy)
+    if options.stratify and options.draw != "exact":
+        raise UsageError("--stratify makes counts exact, --draw bernoulli does not", "give one of them")
+    if options.ratio_of != "selected" and ratio is None:
+        raise UsageError("--ratio-of says what --ratio is of", "give --ratio")
+    needs = () if options.from_column is not None else noise.needs
+    for name in needs:
+        if getattr(options, name) is None and name != "features":  # which may be the input
+            raise UsageError(f"--{name} is missing", f"{kind} needs it")
 
 
-def _names(labelled: _Labelled, noisy: NDArray[np.int64], advance: Advance) -> Iterator[str | None]:
-    """The new class name of each row, None where it stays."""
-    names = np.array([*labelled.classes, None], dtype=object)
-    for start in range(0, len(noisy), _BLOCK):
-        block = noisy[start : start + _BLOCK]
-        stays = block == labelled.labels[start : start + _BLOCK]
-        advance(start + len(block), len(noisy))
-        yield from names[np.where(stays, len(names) - 1, block)].tolist()
+def _columns(options: CorruptOptions) -> Columns:
+    return Columns(
+        options.label_column, options.text_column, options.id_column, options.group_column,
+        options.from_column,
+    )  # fmt: skip
 
 
-def _check_form(source: str, out: str | None, carrier: _Carrier) -> None:
+def _told(options: CorruptOptions, ratio: Fraction | None) -> dict[str, Any]:
+    """The options that decide the product: those of every kind, what else differs from a default."""
+    default = CorruptOptions()
+    told: dict[str, Any] = {"kind": options.kind, "seed": options.seed, "draw": options.draw}
+    if options.from_column is not None:
+        told = {}
+    if ratio is not None:
+        told["ratio"] = str(ratio)
+    if options.from_column is None:
+        told |= {"label_column": options.label_column, "id_column": options.id_column}
+    for name in (*_OF_KINDS, *_OF_INPUT):
+        value = getattr(options, name)
+        if value != getattr(default, name) and name not in told:
+            told[name] = Path(value).name if name in ("matrix", "features") else value
+    if told.get("map"):
+        told["map"] = Path(str(told["map"])).name
+    if options.from_column is not None and options.label_column != default.label_column:
+        told["true_column"] = told.pop("label_column")  # the product has a column `label` of its own
+    return told
+
+
+def _check_form(source: str, out: str | None, carrier: Carrier) -> None:
     """The output's suffix must name the form that the product has, or none that is known of a table."""
     suffix = Path(out or "").suffix.lower()
-    if out and suffix not in carrier.suffixes and (suffix in SUFFIXES or carrier.new):
-        what = "labels are written as a table" if carrier.new else f"a table keeps the form of {source}"
+    if out and suffix not in carrier.suffixes and (suffix in (*SUFFIXES, *FORMATS) or carrier.new):
+        what = "no form of labels" if carrier.new else f"a table keeps the form of {source}"
         raise UsageError(f"{out}: {what}", f"end the name in {' or '.join(carrier.suffixes)}")
 
 
-def _open_table(source: str, options: CorruptOptions) -> _Carrier:
-    if options.limit is not None or options.domain is not None:
-        raise UsageError(f"{source} is a table, which is kept whole", "leave --limit and --domain out")
-    table = open_table(source)
-    if options.label_column not in table.columns:
-        raise missing_column(options.label_column, table.columns, table.source, "--label-column")
-    if options.id_column != "id" and options.id_column not in table.columns:
-        raise missing_column(options.id_column, table.columns, table.source, "--id-column")
-    if CLEAN in table.columns:
-        wrong = f"carries noise already, since it has a column {CLEAN}"
-        raise InvalidInput(f"{table.source} {wrong}", "corrupt the clean table")
-    identity = hashlib.sha256(table.data).hexdigest()[:32]
-    data = None
-    if source != "-":
-        name = SetName.of_path(source)
-        data = {"name": str(name), **asdict(name), "identity": identity}
-    files = () if source == "-" else (Path(source),)
-    return _Carrier(identity, data, (), files, table.suffixes, partial(_read, table, options))
+def _changed(source: str, content: Content, options: CorruptOptions, ratio: Fraction | None) -> Changed:
+    """What becomes of the rows."""
+    if options.from_column is not None and content.noisy is not None:
+        return Changed(content.noisy, len(content.noisy))
+    noise, rows = NOISES[options.kind], content.rows
+    if "features" in noise.takes:
+        features = _features(options.features or source)
+        rows = replace(rows, features=features, places=places_of(content, features))
+    names = {field.name for field in fields(Request)} - {"ratio"}
+    request = Request(ratio=ratio, **{name: getattr(options, name) for name in names})
+    return noise.change(rows, request)
 
 
-def _read(table: TextTable, options: CorruptOptions, advance: Advance) -> _Labelled:
-    """One pass over a table: of ids 8 bytes a row are kept, of labels 4."""
-    own_ids = options.id_column in table.columns
-    columns = [options.label_column, *([options.id_column] if own_ids else [])]
-    codes: defaultdict[str, int] = defaultdict(count().__next__)
-    kinds: set[type] = set()
-    hashes, numbers, rows = [], [], 0
-    for labels, *ids in table.batches(columns):
-        kinds.update(map(type, labels))
-        names = texts(labels, "label", options.label_column, table.source, rows + 1)
-        numbers.append(np.array(list(map(codes.__getitem__, names)), dtype=np.int32))
-        stop = rows + len(labels)
-        if own_ids:
-            hashed = texts(ids[0], "id", options.id_column, table.source, rows + 1)
-        else:
-            hashed = list(map(str, range(rows, stop)))
-        hashes.append(hash_ids(hashed))
-        rows = stop
-        advance(rows, None)
-    _check_classes(tuple(codes), rows, table.source)
-    if len(kinds) > 1:
-        raise InvalidInput(f"{table.source}: labels are partly text, partly numbers", "make them alike")
-    all_hashes = np.concatenate(hashes)
-    if own_ids:
-        _check_unique(all_hashes, table, options.id_column)
-    classes = class_order(codes)
-    numbers_of = {name: i for i, name in enumerate(classes)}
-    order = np.array([numbers_of[name] for name in codes], dtype=np.int64)
-    numeric = kinds == {int}
-
-    def write(names: Iterator[str | None]) -> Iterator[bytes]:
-        values = (name and int(name) for name in names) if numeric else names
-        return table.relabelled(options.label_column, values, CLEAN)
-
-    return _Labelled(all_hashes, order[np.concatenate(numbers)], classes, write)
+def _features(source: str) -> Features:
+    if source == "-":
+        raise UsageError("features are read more than once, which a pipe cannot be", "give a file")
+    if Path(source).suffix.lower() not in FORMATS:
+        raise UsageError("--features is missing", "--kind instance needs those of the samples")
+    return read_features(source)
 
 
-def _check_classes(classes: tuple[str, ...], rows: int, source: str) -> None:
-    if rows == 0:
-        raise InvalidInput(f"{source} has no rows")
-    if len(classes) < 2:
-        remedy = "a wrong label needs a second class"
-        raise InvalidInput(f"{source} has one class, {first(classes)}", remedy)
+def _noise(
+    content: Content, changed: Changed, options: CorruptOptions, ratio: Fraction | None
+) -> dict[str, Any]:
+    """What the record says of the noise; what only some kinds have is left out for others."""
+    rows, size = content.rows, len(changed.values)
+    before = np.arange(size) if rows.groups is not None else rows.values
+    requested = None if ratio is None else float(ratio)
+    if options.from_column is not None:
+        facts = noise_facts(f"human:{options.from_column}", None, changed.values, before, None)
+    else:
+        facts = noise_facts(options.kind, requested, changed.values, before, options.seed, options.draw)
+    if options.stratify:
+        facts["stratified"] = True
+    if rows.groups is None and changed.eligible not in (0, size):
+        share = facts["flipped"] / changed.eligible
+        extent = {"selected": changed.eligible, "realised_selected": share}
+        facts |= {"ratio_of": options.ratio_of, **extent}
+    if options.kind == "instance":
+        # Products of matrices differ in their last bits from machine to machine.
+        facts["digest"] = hashlib.sha256(changed.values.astype("<i8").tobytes()).hexdigest()[:16]
+    return {**facts, **changed.facts}
 
 
-def _check_unique(hashes: Keys, table: TextTable, column: str) -> None:
-    """Ids must differ, in their hashes too: only then are draws exact and independent of order."""
-    ordered = np.sort(hashes)
-    again = ordered[1:][ordered[1:] == ordered[:-1]]
-    if not len(again):
-        return
-    repeated: dict[str, None] = {}
-    for (ids,) in table.batches([column]):
-        found = np.isin(hash_ids(map(str, ids)), again)
-        repeated.update((str(ids[i]), None) for i in np.flatnonzero(found))
-    raise InvalidInput(
-        f"{table.source}: ids repeat: {first(tuple(repeated))}", "name another column with --id-column"
-    )
-
-
-def _open_samples(source: str, out: str | None, options: CorruptOptions) -> _Carrier:
-    from nmlcli.data.sources import SourceOptions, open_samples
-
-    if (options.label_column, options.id_column) != ("label", "id"):
-        raise UsageError(f"{source} is no table", "leave --label-column and --id-column out")
-    samples = open_samples(source, SourceOptions(limit=options.limit, domain=options.domain))
-    if samples.labels is None or samples.classes is None:
-        raise InvalidInput(f"{source} has no labels", "give a labelled set")
-    if samples.clean_labels is not None or (samples.noise and samples.noise["realised"]):
-        raise InvalidInput(f"{source} carries noise already", "corrupt the clean set")
-    _check_classes(samples.classes, len(samples), source)
-    labels, classes, ids = samples.labels, samples.classes, samples.ids
-
-    def write(names: Iterator[str | None]) -> Iterator[bytes]:
-        clean = [classes[label] for label in labels]
-        noisy = [old if new is None else new for old, new in zip(clean, names, strict=True)]
-        return new_table({"id": ids, "label": noisy, CLEAN: clean}, Path(out or "").suffix.lower())
-
-    def read(advance: Advance) -> _Labelled:
-        return _Labelled(hash_ids(ids), labels, classes, write)
-
-    parents = chain(*samples.parents)
-    return _Carrier(samples.identity, samples.facts(), parents, samples.files, SUFFIXES, read, new=True)
-
-
-def _write(out: str | None, blocks: Iterator[bytes], record: Record) -> None:
-    if out is None:
-        sys.stdout.buffer.writelines(blocks)
-        return
-    with replacing(out) as temporary, temporary.open("wb") as file:
-        file.writelines(blocks)
-    if Path(out).is_file():  # not a pipe or a device
-        write_sidecar(out, record)
-
-
-def _write_stats(path: str, labelled: _Labelled, noisy: NDArray[np.int64], noise: Facts) -> None:
-    """Counts of what was done: in all, for each class, and from class to class."""
-    classes, clean = labelled.classes, labelled.labels
-    pairs, counts = np.unique(clean * len(classes) + noisy, return_counts=True)
-    transitions: dict[str, dict[str, int]] = {name: {} for name in classes}
-    for pair, rows in zip(pairs.tolist(), counts.tolist(), strict=True):
-        transitions[classes[pair // len(classes)]][classes[pair % len(classes)]] = rows
-    by_class = {}
-    for name, row in transitions.items():
-        of = sum(row.values())
-        flipped = of - row.get(name, 0)
-        by_class[name] = {"of": of, "flipped": flipped, "realised": flipped / of if of else 0.0}
-    stats = {**noise, "classes": by_class, "transitions": transitions}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(stats, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+def _report(
+    content: Content,
+    changed: Changed,
+    record: Record,
+    options: CorruptOptions,
+    tell: Callable[[Facts], None],
+) -> None:
+    """Say what was done, in a line, in a file of statistics, and to who wants to know."""
+    noise, rows = dict(record.noise or {}), content.rows
+    found: dict[str, Any] = {}
+    if rows.groups is None:
+        found = statistics(rows.values, changed.values, rows.classes)
+    if options.stats:
+        of = changed.eligible if options.ratio_of == "selected" and rows.groups is None else noise["of"]
+        wanted = None if noise["requested"] is None else half_up(Fraction(str(options.ratio)) * of)
+        with replacing(options.stats) as temporary:
+            text = json.dumps({**noise, "wanted": wanted, **found}, ensure_ascii=False, indent=1)
+            temporary.write_text(text + "\n", encoding="utf-8")
+    what = "labels" if rows.groups is None else "captions"
+    seed = "" if noise["seed"] is None else f", seed {noise['seed']}"
+    log.info(
+        "flipped %s of %s %s (%.2f %%), %s%s",
+        f"{noise['flipped']:,}", f"{noise['of']:,}", what, 100 * noise["realised"], noise["kind"], seed,
+    )  # fmt: skip
+    tell({**noise, **found})

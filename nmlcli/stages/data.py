@@ -25,7 +25,7 @@ from nmlcli.data.sources import SourceOptions, open_samples
 from nmlcli.errors import InvalidInput, NmlError, UsageError, first
 from nmlcli.products.formats import binary_stdout
 from nmlcli.products.labels import CLEAN
-from nmlcli.products.tables import new_table, write_sidecar
+from nmlcli.products.tables import write_table
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Record, identity_of
 from nmlcli.stages.outputs import make_folder, record_of
@@ -212,7 +212,5 @@ def _write_part(
     columns["id"] = [samples.ids[row] for row in rows]
     if broken := [value for value in columns["image"] if "\n" in value or "\r" in value]:
         raise InvalidInput(f"{samples.name}: paths hold line breaks ({first(broken)})", "rename them")
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.writelines(new_table(columns))
-    write_sidecar(path, record)
+    write_table(str(path), columns, record)
     return record

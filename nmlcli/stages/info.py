@@ -8,7 +8,7 @@ from nmlcli.errors import first
 from nmlcli.products.container import NOUNS
 from nmlcli.products.formats import TABLES, check_exists, open_container
 from nmlcli.products.labels import read_labels
-from nmlcli.products.tables import open_table, read_sidecar
+from nmlcli.products.tables import open_table, read_table_record
 from nmlcli.provenance import Facts, Record
 
 
@@ -82,7 +82,7 @@ def differences(one: Facts, two: Facts) -> list[tuple[str, str, str]]:
 
 
 def _describe_table(source: str) -> dict[str, Any]:
-    record, columns = read_sidecar(source), open_table(source).columns
+    record, columns = read_table_record(source), open_table(source).columns
     facts = _of_record(record)
     if record is None and "label" in columns:
         labels = read_labels(source)

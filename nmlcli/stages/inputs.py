@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.products.features import Features
 from nmlcli.products.formats import read_features
-from nmlcli.products.labels import Labels, align, read_labels, renumber, require_unique
+from nmlcli.products.ids import require_unique
+from nmlcli.products.labels import Labels, align, read_labels, renumber
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Facts, Record, identity_of
 

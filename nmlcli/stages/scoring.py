@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nmlcli.atomic import replacing
 from nmlcli.errors import UsageError
 from nmlcli.numerics import metrics
 from nmlcli.numerics.measures import MEASURES, UndefinedError
 from nmlcli.numerics.spectra import Accumulator
 from nmlcli.products.head import Head
-from nmlcli.products.tables import SUFFIXES, new_table
+from nmlcli.products.tables import SUFFIXES, write_table
 
 Line = dict[str, Any]
 
@@ -98,8 +97,7 @@ class Scores:
             "prediction": list(map(self._named, self.predictions.tolist())),
             "confidence": [f"{value:.6f}" for value in self.confidence.tolist()],
         }
-        with replacing(out) as temporary, temporary.open("wb") as file:
-            file.writelines(new_table(columns, Path(out).suffix.lower()))
+        write_table(out, columns, None)
 
     def _known_labels(self) -> NDArray[np.int64]:
         if self.labels is None:

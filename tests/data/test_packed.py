@@ -6,7 +6,7 @@ import pytest
 
 from nmlcli.data.sources import open_samples
 from nmlcli.errors import InvalidInput
-from nmlcli.products.features import pack_ids
+from nmlcli.products.ids import pack_ids
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3), dtype=np.uint8)
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import sys
 import threading
 
 import pytest
@@ -18,12 +19,14 @@ from nmlcli.products.tables import (
     is_table,
     new_table,
     open_table,
-    read_sidecar,
     read_table,
+    read_table_record,
+    save_edited,
     sidecar,
     write_sidecar,
+    write_table,
 )
-from nmlcli.provenance import Record
+from nmlcli.provenance import Record, hash_file
 
 RECORD = Record(kind="labels", identity="0" * 32, command="corrupt", classes=("a", "b"))
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8) | st.sampled_from(
@@ -129,6 +132,39 @@ def test_a_changed_cell_is_quoted_where_it_must_be():
     product = b"".join(table.relabelled("l", iter(["b,c", '"d', "e\nf"]), "clean"))
 
     assert product == b'l,x,clean\n"b,c",1,a\n"""d",1,a\n"e\nf",1,a\n'
+
+
+def raw(value, delimiter, quoted=False):
+    """A cell as it is written."""
+    if quoted or value.startswith('"') or any(c in value for c in (delimiter, "\r", "\n")):
+        return '"' + value.replace('"', '""') + '"'
+    return value
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.integers(2, 4), st.sampled_from(",\t;|"), st.booleans())
+def test_a_column_changes_and_no_other_byte(data, width, delimiter, bom):
+    kinds = st.tuples(CELLS, st.booleans())
+    rows = data.draw(st.lists(st.lists(kinds, min_size=width, max_size=width), max_size=6))
+    ends = [data.draw(st.sampled_from(["\n", "\r\n", "\r", "\n\n"])) for _ in range(1 + len(rows))]
+    values = [data.draw(st.none() | CELLS) for _ in rows]
+    place = data.draw(st.integers(0, width - 1))
+    names = [f"{i}" for i in range(width)]
+
+    def text(rows):
+        lines = zip([names, *rows], ends, strict=True)
+        return ("\ufeff" * bom + "".join(delimiter.join(row) + end for row, end in lines)).encode()
+
+    cells = [[raw(value, delimiter, quoted) for value, quoted in row] for row in rows]
+    table = Delimited(text(cells), "t.csv", delimiter.encode())
+    kept = b"".join(table.relabelled(str(place), iter([None] * len(rows)), None))
+    product = b"".join(table.relabelled(str(place), iter(values), None))
+
+    assert kept == text(cells)
+    for row, value in zip(cells, values, strict=True):
+        if value is not None:
+            row[place] = raw(value, delimiter, row[place].startswith('"'))
+    assert product == text(cells)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +274,40 @@ def test_relabelling_json_lines(rows, separators, ascii_only, place):
         assert line.startswith(old[:-1])
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.booleans())
+def test_a_value_changes_and_no_other_byte(data, ascii_only):
+    spaces, before, after, values = st.text(" \t\r", max_size=2), "", "", []
+    for _ in range(data.draw(st.integers(1, 4))):
+        others = data.draw(st.dictionaries(st.text(max_size=3).filter(lambda k: k != "l"), VALUES))
+        pairs = [
+            f"{json.dumps(k, ensure_ascii=ascii_only)}{data.draw(spaces)}:{data.draw(spaces)}"
+            f"{json.dumps(v, ensure_ascii=ascii_only)}{data.draw(spaces)}"
+            for k, v in others.items()
+        ]
+        place = data.draw(st.integers(0, len(pairs)))
+        head, tail = ",".join([*pairs[:place], '"l" :']), ",".join([" ", *pairs[place:]])
+        old = data.draw(st.sampled_from(["1.50e1", '"\\u00fc"', "-0", '{"l": 2}', "null"]))
+        value = data.draw(st.none() | st.integers() | st.text())
+        new = old if value is None else json.dumps(value, ensure_ascii=False)
+        end = data.draw(st.sampled_from(["\n", "\r\n", "\n \n"]))
+        before += f" {{{head}{old}{tail}}}{end}"
+        after += f" {{{head}{new}{tail}}}{end}"
+        values.append(value)
+    table = JsonLines(before.encode(), "t.jsonl")
+
+    product = b"".join(table.relabelled("l", iter(values), None))
+
+    assert product == after.encode()
+
+
+def test_a_row_without_the_key_is_named():
+    table = JsonLines(b'{"l": 1}\n{"m": 1}\n', "t.jsonl")
+
+    with pytest.raises(InvalidInput, match=r"^t\.jsonl: line 2 has no l$"):
+        list(table.relabelled("l", iter([2, 2]), None))
+
+
 def test_json_lines_keep_every_other_byte():
     text = b'{"l":1 , "x": 1.50e1, "k": {"l": 2}  }\r\n\n  {"y": "\\u00fc", "l": "a"}'
     table = JsonLines(text, "t.jsonl")
@@ -282,6 +352,35 @@ def test_a_new_table_is_read_back(tmp_path, suffix):
     assert read_table(str(path)).values == columns
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+def test_written_tables_and_edited_ones_have_their_records_beside_them(tmp_path, capfdbinary, suffix):
+    columns = {"id": ["1", "2"], "label": ["a", "b"]}
+    path, out = tmp_path / f"t{suffix}", tmp_path / f"out{suffix}"
+
+    write_table(str(path), columns, RECORD)
+
+    table = open_table(str(path))
+    assert path.read_bytes() == b"".join(new_table(columns, suffix))
+    assert read_table_record(path) == RECORD
+    assert table.identity == hash_file(path)
+    save_edited(str(out), table, "label", iter(["b", None]), "clean", RECORD)
+    assert out.read_bytes() == b"".join(table.relabelled("label", iter(["b", None]), "clean"))
+    assert read_table_record(out) == RECORD
+    save_edited(None, table, "label", iter(["b", None]), "clean", RECORD)
+    sys.stdout.flush()
+    assert capfdbinary.readouterr().out == out.read_bytes()
+    write_table(str(tmp_path / f"plain{suffix}"), columns, None)
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+@pytest.mark.parametrize("out", [None, "-"])
+def test_a_table_on_stdout_is_csv(capfdbinary, out):
+    write_table(out, {"id": ["1"], "label": ["a"]}, RECORD)
+
+    sys.stdout.flush()
+    assert capfdbinary.readouterr().out == b"id,label\n1,a\n"
+
+
 def test_a_missing_file_and_a_missing_column(tmp_path):
     with pytest.raises(InvalidInput, match="cannot read"):
         read_table(str(tmp_path / "none.csv"))
@@ -295,16 +394,16 @@ def test_a_missing_file_and_a_missing_column(tmp_path):
 def test_a_record_lies_beside_a_table_as_long_as_it_is_that_table(tmp_path, caplog):
     path = tmp_path / "t.csv"
     path.write_text("id,label\n1,a\n")
-    assert read_sidecar(path) is None
+    assert read_table_record(path) is None
 
     write_sidecar(path, RECORD)
 
     assert sidecar(path).name == "t.csv.nml.json"
-    assert read_sidecar(path) == RECORD
+    assert read_table_record(path) == RECORD
     assert not caplog.records
     path.write_text("id,label\n1,b\n")
-    assert read_sidecar(path) is None
+    assert read_table_record(path) is None
     assert "has changed" in caplog.text
     sidecar(path).write_text("{")
     with pytest.raises(InvalidInput, match=r"t\.csv\.nml\.json"):
-        read_sidecar(path)
+        read_table_record(path)

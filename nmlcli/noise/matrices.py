@@ -1,0 +1,76 @@
+"""Transition matrices T[true, noisy]: read from tables."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nmlcli.errors import InvalidInput, first, meant
+from nmlcli.products.tables import Table, read_table
+
+_TOLERANCE = Fraction(1, 10**6)
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A row-stochastic T: rates: the share 1 - T[c,c] of each class that changes, exactly, [C]."""
+
+    rows: tuple[tuple[Fraction, ...], ...]
+
+    @property
+    def rates(self) -> tuple[Fraction, ...]:
+        """The share of each class that changes, [C]."""
+        return tuple(1 - row[c] for c, row in enumerate(self.rows))
+
+    def targets(self, c: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The other classes that class c goes to int64 [K], and their shares float64 [K]."""
+        row = self.rows[c]
+        others = [t for t, value in enumerate(row) if value and t != c]
+        return np.array(others, dtype=np.int64), np.array([float(row[t]) for t in others])
+
+
+def read_matrix(source: str, classes: Sequence[str]) -> Transition:
+    """Read T from a table: a row a true class, its name first, then its share to each class named above.
+
+    Rows must sum to 1 within 1e-6 and are then divided by their exact sum. A class of the labels that
+    the matrix lacks, or one of the matrix that the labels lack, is an error, as are negative numbers.
+    """
+    table = read_table(source)
+    named, *columns = table.columns
+    _check_names(columns, classes, f"{table.source}: its columns")
+    truths = [str(name) for name in table.column(named)]
+    _check_names(truths, classes, f"{table.source}: its rows")
+    if len(set(truths)) < len(truths):
+        raise InvalidInput(f"{table.source} has two rows of one class", "rows are true classes")
+    cells = {name: [_fraction(v, table, name, i) for i, v in enumerate(table.column(name), start=1)]
+             for name in columns}  # fmt: skip
+    rows = {truth: [cells[name][i] for name in classes] for i, truth in enumerate(truths)}
+    wrong = [f"{name} ({float(sum(row)):.6g})" for name, row in rows.items()
+             if abs(sum(row) - 1) > _TOLERANCE]  # fmt: skip
+    if wrong:
+        columns_sum = all(abs(sum(cells[name]) - 1) <= _TOLERANCE for name in columns)
+        remedy = "its columns do: transpose it" if columns_sum else "rows are true classes"
+        raise InvalidInput(f"{table.source}: rows that do not sum to 1: {first(wrong)}", remedy)
+    return Transition(tuple(tuple(v / sum(rows[name]) for v in rows[name]) for name in classes))
+
+
+def _check_names(names: Sequence[str], classes: Sequence[str], what: str) -> None:
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        remedy = meant(unknown[0], classes)
+        raise InvalidInput(f"{what} name classes that the labels lack: {first(unknown)}", remedy)
+    missing = [name for name in classes if name not in names]
+    if missing:
+        raise InvalidInput(f"{what} lack classes of the labels: {first(missing)}")
+
+
+def _fraction(value: Any, table: Table, column: str, row: int) -> Fraction:
+    text = str(value).strip()
+    if not re.fullmatch(r"\+?(\d{1,40}(\.\d{0,40})?|\.\d{1,40})([eE][+-]?\d{1,2})?", text, re.ASCII):
+        wrong = f"{table.source}: row {row}, column {column}: {text or 'nothing'} is no share"
+        raise InvalidInput(wrong, "shares are numbers from 0 to 1")
+    return Fraction(text)
