@@ -4,9 +4,9 @@
 
 One JSON line each, medians over the runs, alternatives in turns with ours in the same run:
 
-- table: 1,281,167 rows (ImageNet's size, 1,000 classes) as CSV from stdin to stdout, beside a plain loop
-  of Python's csv module that reads and writes the same rows. Memory is what a row takes beyond its own
-  bytes, from the peaks of a large and a small table.
+- table: 1,281,167 rows (ImageNet's size, 1,000 classes) as CSV from stdin to stdout, beside a plain
+  loop of Python's csv module that reads and writes the same rows. Memory is what a row takes beyond
+  its own bytes, from the peaks of a large and a small table.
 - labels: 10 million labels as an array, once the ids are hashed, beside one numpy permutation of that
   length; hashing text ids is a line of its own.
 - cleanlab: its `generate_noisy_labels` at 10, 100 and 1,000 classes: time, and the share of labels that
@@ -56,12 +56,13 @@ def write_table(path: Path, rows: int) -> None:
     labels = np.random.default_rng(0).integers(0, CLASSES, rows).tolist()
     with path.open("w", encoding="utf-8") as file:
         file.write("id,image,label\n")
-        file.writelines(f"n{label:08d}/n{label:08d}_{row},train/n{label:08d}/{row:07d}.JPEG,class {label}\n"
-                        for row, label in enumerate(labels))  # fmt: skip
+        for row, label in enumerate(labels):
+            wnid = f"n{label:08d}"
+            file.write(f"{wnid}/{wnid}_{row},train/{wnid}/{row:07d}.JPEG,class {label}\n")
 
 
 def run(words: list[str], source: Path) -> tuple[float, float, float]:
-    """Wall and processor seconds and the peak of memory in bytes of a process fed with a file by a pipe."""
+    """Wall and processor seconds, peak of memory in bytes, of a process fed with a file by a pipe."""
     started = time.perf_counter()
     feeder = subprocess.Popen(["cat", str(source)], stdout=subprocess.PIPE)
     with Path(os.devnull).open("wb") as sink:
@@ -89,9 +90,10 @@ def bench_table(runs: int) -> None:
     (wall, processor, peak), (wall_loop, processor_loop, _) = (
         [statistics.median(column) for column in zip(*each, strict=True)] for each in (ours, loop)
     )
+    beyond = (peak - empty[2]) / ROWS - bytes_a_row
     say("table", rows=ROWS, seconds=wall, loop_seconds=wall_loop, ratio=wall / wall_loop,
         processor_ratio=processor / processor_loop, start_seconds=empty[0],
-        bytes_a_row=bytes_a_row, memory_a_row_beyond_it=(peak - empty[2]) / ROWS - bytes_a_row)  # fmt: skip
+        bytes_a_row=bytes_a_row, memory_a_row_beyond_it=beyond)  # fmt: skip
 
 
 def rows_of(num_classes: int, count: int) -> Rows:

@@ -80,7 +80,10 @@ def siblings(
 
 
 def licence(lines: Iterable[str]) -> list[str]:
-    """The licence at the top of a data.noun, without its line numbers. Raises ValueError for another version."""
+    """The licence at the top of a data.noun, without numbers of lines.
+
+    Raises ValueError where it is not that of the version whose offsets the wnids are.
+    """
     found = [re.sub(r"^ +\d+ ?", "", line).rstrip() for line in lines if line.startswith(" ")]
     if not any(line.startswith(VERSION) for line in found):
         raise ValueError(f"data.noun does not say {VERSION}")

@@ -36,9 +36,12 @@ class ClassMap:
     arrows: Callable[[], Mapping[str, tuple[str, ...]]]
 
 
-_CIFAR10 = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
-_CIFAR10_ARROWS = {
-    "truck": ("automobile",), "bird": ("airplane",), "cat": ("dog",), "dog": ("cat",), "deer": ("horse",),
+_CIFAR10 = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+_PATRINI = {  # et al. 2017
+    "truck": ("automobile",), "bird": ("airplane",), "cat": ("dog",), "dog": ("cat",),
+    "deer": ("horse",),
 }  # fmt: skip
 
 # The classes of CIFAR-100 by superclass; their standard order is that of the alphabet.
@@ -94,18 +97,15 @@ def _siblings() -> dict[str, tuple[str, ...]]:
 
 MAPS = {
     "cifar10": ClassMap(
-        "truck to automobile, bird to airplane, deer to horse, cat and dog to each other",  # Patrini 2017
-        lambda: _CIFAR10,
-        lambda: _CIFAR10_ARROWS,
+        "truck to automobile, bird to airplane, deer to horse, cat and dog to each other",
+        lambda: _CIFAR10, lambda: _PATRINI,
     ),
     "cifar100": ClassMap("the next class of its superclass", _cifar100, _superclasses),
     "cifar100-blocks": ClassMap(
-        "the next of five classes in a row, which much code takes for superclasses", _cifar100, _blocks
+        "the next of five classes in a row, which much code takes for a superclass", _cifar100, _blocks
     ),
-    "imagenet": ClassMap(
-        "a sibling in WordNet; classes are wnids", lambda: tuple(_siblings()), _siblings
-    ),
-}
+    "imagenet": ClassMap("a sibling in WordNet, by wnid", lambda: tuple(_siblings()), _siblings),
+}  # fmt: skip
 
 
 def read_map(name: str, classes: Sequence[str]) -> Arrows:

@@ -67,7 +67,7 @@ def _of(rows: Rows) -> Features:
 
 
 def _moments(features: Features, rows: Rows) -> tuple[Floats, Floats, Floats]:
-    """Means and scale of the columns [D], and the classes' means of the standardised features [C, D]."""
+    """Means and scale of the columns [D], and the classes' means of standardised features [C, D]."""
     num_classes = len(rows.classes)
     sums = np.zeros((num_classes, features.columns))
     squares = np.zeros(features.columns)
@@ -87,8 +87,8 @@ def _moments(features: Features, rows: Rows) -> tuple[Floats, Floats, Floats]:
     variance = squares / count - mean**2
     scale = np.sqrt(np.where(variance > 1e-12 * (squares / count + 1e-300), variance, np.inf))
     scale *= features.columns**0.5
-    sizes = np.maximum(1, np.bincount(rows.values, minlength=num_classes))[:, None]
-    centroids = np.where(sums.any(axis=1)[:, None], (sums / sizes - mean) / scale, 0)
+    sizes = np.bincount(rows.values, minlength=num_classes)[:, np.newaxis]
+    centroids = np.where(sizes > 0, (sums / np.maximum(1, sizes) - mean) / scale, 0)
     return mean + (0 if shift is None else shift), scale, centroids
 
 
@@ -119,7 +119,7 @@ def _drawn(
     """The rows that change, bool [N]: exactly a share of the chosen ones, or each on its own."""
     ranks = np.where(chosen, uniform / propensity, np.inf)
     eligible = int(chosen.sum())
-    changes = np.zeros(len(ranks), dtype=np.bool_)
+    changes: Mask = np.zeros(len(ranks), dtype=np.bool_)
     if draw == "exact":
         changes[np.lexsort((hashes, ranks))[: half_up(rate * eligible)]] = True
         return changes
@@ -128,7 +128,7 @@ def _drawn(
         middle = (low + high) / 2
         expected = np.minimum(1, middle * propensity[chosen]).sum()
         low, high = (middle, high) if expected <= float(rate) * eligible else (low, middle)
-    return np.asarray(chosen & (ranks < low) if rate < 1 else chosen)
+    return np.logical_and(chosen, ranks < low) if rate < 1 else chosen
 
 
 def _targets(inputs: NDArray[np.float32], own: int, rows: Rows, members: Numbers, seed: int) -> Numbers:
@@ -151,4 +151,5 @@ def _normal(shape: tuple[int, int], seed: int, purpose: str) -> Floats:
     one, two = (keyed.uniforms(keyed.keys(keyed.hash_rows(0, count), seed, f"{purpose} {part}"))
                 for part in ("radius", "angle"))  # fmt: skip
     radius = np.sqrt(-2 * np.log1p(-one))
-    return (radius * np.cos(2 * np.pi * two)).reshape(shape)
+    normal: Floats = radius * np.cos(2 * np.pi * two)
+    return normal.reshape(shape)

@@ -67,8 +67,8 @@ class Request:
 class Changed:
     """What became of N rows.
 
-    values: labels' new classes int64 [N]; of captions, the row whose caption each row has now. eligible:
-    how many rows could have changed. facts: what else the record says of the noise.
+    values: labels' new classes int64 [N]; of captions, the row whose caption each row has now.
+    eligible: how many rows could have changed. facts: what else the record says of the noise.
     """
 
     values: "Numbers"
@@ -95,8 +95,8 @@ class Noise:
     """A kind of noise.
 
     change(rows, request): what becomes of the rows. takes: the fields of Request that have a meaning
-    besides ratio and seed; needs: those that must be given. exact: a chosen row always changes its value.
-    captions: it is for texts, not for labels.
+    besides ratio and seed; needs: those that must be given. exact: a chosen row always changes its
+    value. captions: it is for texts, not for labels.
     """
 
     help: str

@@ -34,7 +34,7 @@ class Transition:
 
 
 def read_matrix(source: str, classes: Sequence[str]) -> Transition:
-    """Read T from a table: a row a true class, its name first, then its share to each class named above.
+    """Read T from a table: a row a true class, its name first, then its share to each class above.
 
     Rows must sum to 1 within 1e-6 and are then divided by their exact sum. A class of the labels that
     the matrix lacks, or one of the matrix that the labels lack, is an error, as are negative numbers.
@@ -49,13 +49,16 @@ def read_matrix(source: str, classes: Sequence[str]) -> Transition:
     cells = {name: [_fraction(v, table, name, i) for i, v in enumerate(table.column(name), start=1)]
              for name in columns}  # fmt: skip
     rows = {truth: [cells[name][i] for name in classes] for i, truth in enumerate(truths)}
-    wrong = [f"{name} ({float(sum(row)):.6g})" for name, row in rows.items()
-             if abs(sum(row) - 1) > _TOLERANCE]  # fmt: skip
+    wrong = [f"{name} ({float(sum(row)):.6g})" for name, row in rows.items() if not _is_whole(row)]
     if wrong:
-        columns_sum = all(abs(sum(cells[name]) - 1) <= _TOLERANCE for name in columns)
-        remedy = "its columns do: transpose it" if columns_sum else "rows are true classes"
+        turned = all(_is_whole(cells[name]) for name in columns)
+        remedy = "its columns do: transpose it" if turned else "rows are true classes"
         raise InvalidInput(f"{table.source}: rows that do not sum to 1: {first(wrong)}", remedy)
     return Transition(tuple(tuple(v / sum(rows[name]) for v in rows[name]) for name in classes))
+
+
+def _is_whole(shares: Sequence[Fraction]) -> bool:
+    return abs(sum(shares, Fraction(0)) - 1) <= _TOLERANCE
 
 
 def _check_names(names: Sequence[str], classes: Sequence[str], what: str) -> None:

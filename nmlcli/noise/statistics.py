@@ -1,6 +1,6 @@
 """What noisy labels are like beside the clean ones: rates, by class, and from class to class."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,10 @@ def transition_counts(clean: Numbers, noisy: Numbers, num_classes: int) -> Numbe
 
 
 def statistics(clean: Numbers, noisy: Numbers, classes: Sequence[str]) -> dict[str, Any]:
-    """Of labels int64 [N]: `classes`, of each its rows, how many of them changed and how many came to it;
-    `transitions`, from each clean class the rows of each noisy one.
+    """What became of labels int64 [N].
+
+    `classes`: of each its rows, how many of them changed and how many came to it. `transitions`: from
+    each clean class the rows of each noisy one.
     """
     counted = transition_counts(clean, noisy, len(classes))
     transitions: dict[str, dict[str, int]] = {name: {} for name in classes}
@@ -44,7 +46,7 @@ def statistics(clean: Numbers, noisy: Numbers, classes: Sequence[str]) -> dict[s
     return {"classes": by_class, "transitions": transitions}
 
 
-def in_short(found: dict[str, Any], most: int = 3) -> dict[str, str]:
+def in_short(found: Mapping[str, Any], most: int = 3) -> dict[str, str]:
     """The rates of the classes and the largest flows between them, in words; none without classes."""
     if "classes" not in found:
         return {}

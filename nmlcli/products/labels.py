@@ -50,9 +50,9 @@ class Labels:
 def read_labels(source: str, *, label_column: str = "label", id_column: str = "id") -> Labels:
     """Read labels from a table or a binary file, or a table on stdin (`-`).
 
-    Of a table, classes are those of its record, else the names in its columns in the order of class_order. Ids
-    are row numbers where there is no id column. Raises InvalidInput for a missing column, an empty
-    label, a repeated id and a label outside the record's classes.
+    Of a table, classes are those of its record, else the names in its columns in the order of
+    class_order. Ids are row numbers where there is no id column. Raises InvalidInput for a missing
+    column, an empty label, a repeated id and a label outside the record's classes.
     """
     if Path(source).suffix.lower() in FORMATS:
         return unpack_labels(open_container(source, "labels"))

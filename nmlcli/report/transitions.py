@@ -16,10 +16,7 @@ _NAMED = 60  # classes, up to which all are named
 
 
 def shares(found: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Of the rows of each clean class, the share of each noisy one, float64 [C, C], as statistics have it.
-
-    A class without rows has none.
-    """
+    """Of the rows of each clean class the share of each noisy one, float64 [C, C], from statistics."""
     names = {name: place for place, name in enumerate(found["classes"])}
     matrix = np.zeros((len(names), len(names)))
     for one, row in found["transitions"].items():

@@ -34,7 +34,7 @@ class AuditOptions:
 def audit(source: str, options: AuditOptions) -> Facts:
     """Count the noise of a label table, a caption table, or of labels in a binary file.
 
-    Returns rows, `flipped`, `of`, `realised`, and of labels their statistics: by class, and from class to
+    Returns `flipped`, `of`, `realised`, and of labels their statistics, by class and from class to
     class. Raises InvalidInput where there are no clean values to compare with.
     """
     if options.plot and Path(options.plot).suffix.lower() not in SUFFIXES:
@@ -75,7 +75,8 @@ def _of_table(source: str, options: AuditOptions) -> dict[str, Any]:
             raise missing_column(column, table.columns, table.source, option)
     if captions:
         rows, now = _both(read_captions(Edited(table, value, clean, Columns(text=value)), silent))
-        flipped = int(is_noisy(now, rows.groups, rows.values).sum())
+        images = rows.values if rows.groups is None else rows.groups
+        flipped = int(is_noisy(now, images, rows.values).sum())
         return {"flipped": flipped, "of": len(now), "realised": flipped / len(now)}
     columns = Columns(label=clean, noisy=value)
     rows, now = _both(read_labels(Edited(table, clean, clean, columns), None, silent, union=True))
@@ -100,7 +101,7 @@ def worded(facts: Facts) -> dict[str, str]:
 
 
 def in_table(facts: Facts) -> tuple[list[str], list[list[str]]]:
-    """The header and rows of a table: of few classes the matrix in per cent, else the noisiest classes."""
+    """A table's header and rows: of few classes the matrix in per cent, else the noisiest classes."""
     if "classes" not in facts:
         return ["captions", "noisy"], [[f"{facts['of']:,}", f"{facts['flipped']:,}"]]
     matrix, names = 100 * shares(facts), list(facts["classes"])

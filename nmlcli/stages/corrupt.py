@@ -38,8 +38,8 @@ class CorruptOptions:
 
     kind, draw, ratio_of: rows of NOISES, DRAWS, RATIOS_OF. stratify: each class and each cell gets its
     share exactly. classes: only labels of these change. map, matrix, features: what a kind goes by.
-    from_column: instead of a kind, labels that people gave. replace: the noise of a carrier that is noisy
-    already is drawn anew, from the clean values. limit, domain: what is taken of a set that is no
+    from_column: instead of a kind, labels that people gave. replace: the noise of a carrier that is
+    noisy already is drawn anew, from the clean values. limit, domain: what is taken of a set that is no
     table. The columns are a table's.
     """
 

@@ -51,8 +51,9 @@ class Content:
 
 @dataclass(frozen=True)
 class Edited:
-    """A table and the column of it that is edited. truth: the column of the values before any noise, the
-    same one unless the table carries noise already.
+    """A table and the column of it that is edited.
+
+    truth: the column of the values before any noise, the same one unless it carries noise already.
     """
 
     table: EditableTable
@@ -127,8 +128,8 @@ def read_labels(
 ) -> Content:
     """Labels of a table, in one pass: of ids 8 bytes a row are kept, of labels 4.
 
-    classes: those that are recorded; else the distinct labels before any noise, or of both columns where
-    a union is wanted.
+    classes: those that are recorded; else the distinct labels before any noise, or of both columns
+    where a union is wanted.
     """
     source, beside = edited.table.source, edited.columns.noisy
     if beside is None and edited.truth != edited.column:
@@ -199,7 +200,8 @@ def read_captions(edited: Edited, advance: Advance) -> Content:
     groups: defaultdict[Any, int] = defaultdict(count().__next__)
     truths: list[str] = []
     now: list[str] = []
-    hashes, images = [], []
+    hashes: list[Keys] = []
+    images: list[int] = []
     for row, ids, (captions, *more) in edited.batches(edited.truth, *grouped, *current):
         truths += _captions(captions, edited.truth, table.source, row)
         now += _captions(more[-1], edited.column, table.source, row) if current else []

@@ -39,8 +39,8 @@ def picked(rows, where):
         return None if values is None else values[where]
 
     return replace(
-        rows, hashes=of(rows.hashes), values=of(rows.values), groups=of(rows.groups), empty=of(rows.empty),
-        places=of(rows.places),
+        rows, hashes=of(rows.hashes), values=of(rows.values), groups=of(rows.groups),
+        empty=of(rows.empty), places=of(rows.places),
     )  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def features_of(ids, labels, columns=6):
 
 
 def with_inputs(kind, rows, folder):
-    """The rows and the request's fields that a kind needs: every class goes to every third other one."""
+    """The rows, and the fields of the request that a kind needs."""
     num_classes = len(rows.classes)
     if kind == "asymmetric":
         path = folder / f"map-{num_classes}.csv"

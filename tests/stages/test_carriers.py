@@ -167,8 +167,7 @@ def test_foreign_binary_files_need_no_more_than_labels(tmp_path):
 def test_features_whose_labels_are_noisy_are_drawn_anew_from_the_clean_ones(tmp_path, wanted):
     classes = tuple(sorted(set(LABELS)))
     clean = np.array([classes.index(label) for label in LABELS])
-    noise = {"kind": "symmetric", "requested": 0.1, "realised": 0.1, "flipped": 40, "of": 400, "seed": 5,
-             "draw": "exact"}  # fmt: skip
+    noise = {"kind": "symmetric", "requested": 0.1, "flipped": 40, "of": 400, "seed": 5}
     record = Record("features", "f" * 32, "embed", rows=400, columns=4, classes=classes, noise=noise)
     shifted = [LABELS[(i + 7) % 400] if i < 40 else label for i, label in enumerate(LABELS)]
     write_features(str(tmp_path / "train.h5"), features(record, labels=shifted, clean=clean))

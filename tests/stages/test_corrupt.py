@@ -321,7 +321,7 @@ def test_noise_drawn_anew_is_that_of_the_clean_table(table, inputs, tmp_path):
         made(tmp_path / "one.csv", tmp_path / "two.csv", ratio="0.4", seed=1, replace=True, **asked)
         made(table, tmp_path / "wanted.csv", ratio="0.4", seed=1, **asked)
         assert (tmp_path / "two.csv").read_bytes() == (tmp_path / "wanted.csv").read_bytes(), kind
-        with pytest.raises(InvalidInput, match="carries noise already.*--replace"):
+        with pytest.raises(InvalidInput, match=r"carries noise already.*--replace"):
             made(tmp_path / "one.csv", tmp_path / "two.csv", ratio="0.4", **asked)
 
 
