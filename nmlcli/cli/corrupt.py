@@ -1,6 +1,6 @@
 """The `nml corrupt` command."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from nmlcli.cli import options, render
 from nmlcli.noise.classmaps import MAPS
@@ -79,5 +79,7 @@ def corrupt(
         text_column=text_column, id_column=id_column, group_column=group_column, limit=limit,
         domain=domain, stats=stats, reuse=reuse,
     )  # fmt: skip
+    told: dict[str, Any] = {}
     with render.progress("corrupt", quiet, draining=source == "-") as advance:
-        stage.corrupt(source, out, asked, advance, lambda facts: render.summary(in_short(facts), quiet))
+        stage.corrupt(source, out, asked, advance, told.update)
+    render.summary(in_short(told), quiet)

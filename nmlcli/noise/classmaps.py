@@ -75,7 +75,7 @@ def _cifar100() -> tuple[str, ...]:
 
 def _cycles(groups: list[list[str]]) -> dict[str, tuple[str, ...]]:
     """Each name to the next one of its group, the last to the first."""
-    return {name: (group[i - len(group) + 1],) for group in groups for i, name in enumerate(group)}
+    return {name: (group[(i + 1) % len(group)],) for group in groups for i, name in enumerate(group)}
 
 
 def _superclasses() -> dict[str, tuple[str, ...]]:
@@ -102,7 +102,8 @@ MAPS = {
     ),
     "cifar100": ClassMap("the next class of its superclass", _cifar100, _superclasses),
     "cifar100-blocks": ClassMap(
-        "the next of five classes in a row, which much code takes for a superclass", _cifar100, _blocks
+        "the next of five classes in a row, as in much code; those are no superclasses",
+        _cifar100, _blocks,
     ),
     "imagenet": ClassMap("a sibling in WordNet, by wnid", lambda: tuple(_siblings()), _siblings),
 }  # fmt: skip

@@ -13,7 +13,7 @@ from nmlcli.errors import InvalidInput, first
 from nmlcli.products.container import Array, Container, require, require_names
 from nmlcli.products.formats import FORMATS, open_container
 from nmlcli.products.ids import BESIDE, pack_rows, read_ids, read_numbers, require_unique
-from nmlcli.products.tables import Table, read_sidecar, read_table
+from nmlcli.products.tables import Table, read_table_record, read_table
 from nmlcli.provenance import Record, hash_file
 
 CLEAN = "clean_label"  # the column that keeps the labels before the noise
@@ -62,7 +62,7 @@ def read_labels(source: str, *, label_column: str = "label", id_column: str = "i
 
 def labels_of_table(table: Table, source: str, ids: Sequence[str], label_column: str) -> Labels:
     """The labels in a table that was read from source, for its rows' ids [N]; else as read_labels."""
-    record = None if source == "-" else read_sidecar(source)
+    record = None if source == "-" else read_table_record(source)
     if record is not None and record.options.get("label_column", label_column) != label_column:
         record = None  # it speaks of another column
     cells = table.column(label_column, "--label-column")

@@ -250,6 +250,3 @@ def read_table_record(table: str | Path) -> Record | None:
         log.warning("%s has changed since %s was written, which is left aside", table, path.name)
         return None
     return record
-
-
-read_sidecar = read_table_record  # its former name

@@ -29,7 +29,7 @@ from nmlcli.stages.outputs import check_apart, up_to_date
 
 log = logging.getLogger(__name__)
 
-REVISION = 2
+REVISION = 1
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,8 @@ def _told(options: CorruptOptions, ratio: Fraction | None) -> dict[str, Any]:
     if ratio is not None:
         told["ratio"] = str(ratio)
     if options.from_column is None:
-        told |= {"label_column": options.label_column, "id_column": options.id_column}
+        column = "text_column" if NOISES[options.kind].captions else "label_column"
+        told |= {column: getattr(options, column), "id_column": options.id_column}
     for name in (*_OF_KINDS, *_OF_INPUT):
         value = getattr(options, name)
         if value != getattr(default, name) and name not in told:
@@ -238,8 +239,12 @@ def _report(
             temporary.write_text(text + "\n", encoding="utf-8")
     what = "labels" if rows.groups is None else "captions"
     seed = "" if noise["seed"] is None else f", seed {noise['seed']}"
-    log.info(
-        "flipped %s of %s %s (%.2f %%), %s%s",
-        f"{noise['flipped']:,}", f"{noise['of']:,}", what, 100 * noise["realised"], noise["kind"], seed,
-    )  # fmt: skip
+    rate = f"{100 * noise['realised']:.2f} %"
+    if "selected" in noise:
+        of_selected = f"{100 * noise['realised_selected']:.2f} %"
+        rate += f"; {of_selected} of the {noise['selected']:,} that can change"
+    if noise.get("empty"):
+        rate += f"; {noise['empty']:,} without text"
+    extent = (f"{noise['flipped']:,}", f"{noise['of']:,}", what, rate)
+    log.info("flipped %s of %s %s (%s), %s%s", *extent, noise["kind"], seed)
     tell({**noise, **found})
