@@ -11,6 +11,8 @@ from nmlcli.errors import InvalidInput, first
 from nmlcli.products.ids import require_unique
 from nmlcli.products.labels import noise_facts, number
 
+_OF_THE_WHOLE = ("selected", "realised_selected", "digest")
+
 
 def check_ids(ids: Sequence[str], source: str) -> None:
     """Raise InvalidInput unless there are samples and each has its own id, which is UTF-8 text."""
@@ -61,4 +63,7 @@ def recount(
     """What is known of a noise, with its extent counted anew for a selection of samples."""
     counted = noise_facts(None, None, labels, clean_labels, None)
     extent = {key: counted[key] for key in ("realised", "flipped", "of")}
-    return {**counted, **(noise or {}), **extent}
+    known = dict(noise or {})
+    if known.get("of") != extent["of"]:  # what speaks of all the samples that the noise was put on
+        known = {key: value for key, value in known.items() if key not in _OF_THE_WHOLE}
+    return {**counted, **known, **extent}

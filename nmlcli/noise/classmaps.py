@@ -191,7 +191,8 @@ def _pairs(table: "Table", classes: Sequence[str]) -> list[tuple[int, int]]:
     rows = list(zip(*columns, strict=True))
     unknown = list(dict.fromkeys(label for row in rows for label in row if label not in numbers))
     if unknown:
-        wrong = f"{table.source} names classes that the labels lack: {first(unknown)}"
+        called = first([label or "nothing" for label in unknown])
+        wrong = f"{table.source} names classes that the labels lack: {called}"
         raise InvalidInput(wrong, meant(unknown[0], numbers))
     seen = set()
     for place, (start, end) in enumerate(rows, start=1):

@@ -104,7 +104,9 @@ def compare(
 
 def default_keys(results: Sequence[Line]) -> tuple[str, ...]:
     """Noise, role and method, and whatever else differs among the lines of one method."""
-    kinds = {line.get("pretrain_noise") for line in results} - {None, "none"}
+    kinds = {line.get("pretrain_noise") for line in results} - {"none"}
+    if not any(line.get("pretrain_noise") and line.get(NOISE) is None for line in results):
+        kinds.discard(None)  # else noise without a ratio, such as people make, is no unknown past
     methods = {line.get(ACROSS) for line in results}
     alike = [[line for line in results if line.get(ACROSS) == method] for method in methods]
     apart = [k for k in _APART if any(len({_values(x, (k,)) for x in lines}) > 1 for lines in alike)]

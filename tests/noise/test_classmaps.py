@@ -25,14 +25,15 @@ TABLE = ROOT / "nmlcli" / "noise" / "imagenet_siblings.tsv"
 SYNSETS = Path(timm.__file__).parent / "data" / "_info" / "imagenet_synsets.txt"
 
 # The superclass of each class of CIFAR-100 by number, from the labels that come with its images.
-COARSE = [
-    int(number)
-    for number in """
+COARSE = np.fromstring(
+    """
     4 1 14 8 0 6 7 7 18 3 3 14 9 18 7 11 3 9 7 11 6 11 5 10 7 6 13 15 3 15 0 11 1 10 12 14 16 9 11 5
     5 19 8 8 15 13 14 17 18 10 16 4 17 4 2 0 17 4 18 17 10 3 2 12 12 16 12 1 9 19 2 10 0 1 16 12 9 13
     15 13 16 19 2 4 6 19 5 5 8 19 18 1 2 15 6 0 17 8 14 13
-    """.split()
-]
+    """,
+    dtype=np.int64,
+    sep=" ",
+).tolist()
 # Where some of its names lie in the standard order, among them the neighbours that sort alike.
 PLACES = {
     "apple": 0, "aquarium_fish": 1, "baby": 2, "bed": 5, "bee": 6, "beetle": 7, "can": 16, "castle": 17,
@@ -179,10 +180,9 @@ def test_a_part_of_the_classes_keeps_the_arrows_within():
         ("cifar10", list("012345678"), "labels: 0, 1, 2 and 6 more: a table"),
         ("cifar10", [f"0{place}" for place in range(10)], "labels: 00, 01, 02 and 7 more"),
         ("cifar100", list("0123456789"), "labels: 0, 1, 2 and 7 more"),
-        ("cifar100", ["maple", "maple_tree"], "labels: maple: did you mean maple_tree?"),
+        ("cifar100", ["mapletree", "maple_tree"], "labels: mapletree: did you mean maple_tree?"),
         ("imagenet", ["goldfish"], "labels: goldfish: a table"),
         ("imagenet", ["n02123045"], "no arrow between classes of the labels: n02123045"),
-        ("cifar10", [], "no arrow between classes of the labels"),
     ],
 )
 def test_classes_that_a_map_does_not_fit(name, classes, message):
@@ -255,7 +255,7 @@ def test_what_is_no_map(tmp_path, text, message):
 @pytest.mark.parametrize("row", ['{"from": "a"}', '{"from": "a", "to": null}'])
 def test_an_arrow_to_nowhere(tmp_path, row):
     (tmp_path / "m.jsonl").write_text('{"from": "a", "to": "b"}\n' + row)
-    with pytest.raises(InvalidInput, match="names classes that the labels lack: "):
+    with pytest.raises(InvalidInput, match="names classes that the labels lack: nothing"):
         read_map(str(tmp_path / "m.jsonl"), ["a", "b"])
 
 
@@ -342,7 +342,7 @@ def test_the_shipped_table_is_headed_by_the_generators_rule(generator):
 
 
 def test_what_the_generator_refuses(generator):
-    with pytest.raises(ValueError, match="does not say WordNet 3.0"):
+    with pytest.raises(ValueError, match=r"does not say WordNet 3\.0"):
         generator.make(["  1 WordNet 3.1 Copyright", *ANIMALS[3:]], ["n00000004", "n00000005"])
     with pytest.raises(ValueError, match="n00000004 has no ancestor in common"):
         generator.make(ANIMALS, ["n00000004"])
@@ -350,7 +350,7 @@ def test_what_the_generator_refuses(generator):
 
 @st.composite
 def taxonomies(draw):
-    """Nouns with up to three parents each among the earlier ones, shuffled names, and some as classes."""
+    """Nouns with shuffled names and up to three parents each, and some of them as classes."""
     count = draw(st.integers(3, 14))
     names = [f"{number:08d}" for number in draw(st.permutations(range(count)))]
     parents = {names[0]: []}

@@ -79,6 +79,13 @@ def test_two_noise_kinds_are_rows_of_their_own_with_the_same_clean_row():
     assert found["pairflip", 0.3, "id", "lp"].difference == pytest.approx(-0.2)
 
 
+def test_noise_without_a_ratio_is_no_unknown_past():
+    people = {**result(0.6, None, 1), "pretrain_noise": "human:worse", "pretrain_realised": 0.4}
+    found = cells(compare([result(0.8), people, result(0.7, None, 2)]))
+    assert found["human:worse", None, "id", "lp"].value == 0.6
+    assert found[None, None, "id", "lp"].value == 0.7
+
+
 def test_unlike_things_are_not_averaged():
     lines = [result(0.8), result(0.6, preset="released"), result(0.7, method="mlp")]
     comparison = compare(lines)
