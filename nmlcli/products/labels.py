@@ -13,7 +13,7 @@ from nmlcli.errors import InvalidInput, first
 from nmlcli.products.container import Array, Container, require, require_names
 from nmlcli.products.formats import FORMATS, open_container
 from nmlcli.products.ids import BESIDE, pack_rows, read_ids, read_numbers, require_unique
-from nmlcli.products.tables import Table, read_table_record, read_table
+from nmlcli.products.tables import Table, read_table, read_table_record
 from nmlcli.provenance import Record, hash_file
 
 CLEAN = "clean_label"  # the column that keeps the labels before the noise

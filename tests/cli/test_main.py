@@ -90,7 +90,8 @@ def test_success_is_silent_and_zero(raising, capsys):
             "nml corrupt: --kind: no 'symetric': did you mean symmetric?\n",
         ),
         (["corrupt", "x.csv", "--ratio"], "nml corrupt: option '--ratio' requires an argument\n"),
-        (["corrupt", "x.csv"], "nml corrupt: --ratio is missing: see nml corrupt --help\n"),
+        (["corrupt", "x.csv"], "nml corrupt: --ratio is missing: --kind symmetric needs it\n"),
+        (["embed", "x.csv"], "nml embed: --model is missing: see nml embed --help\n"),
         (["tune", "x.h5", "--seeds", "0"], "nml tune: --seeds is '0': give 1 or more\n"),
         (["tune", "x.h5", "--seeds", "two"], "nml tune: --seeds is 'two': give a whole number\n"),
         (

@@ -61,9 +61,9 @@ def test_labels_of_people_reach_the_end(follow):
     nml("corrupt", *SET, "--ratio", "0.5", "-o", "noisy.csv")
     text = Path("noisy.csv").read_text().replace("id,label,clean_label", "id,worse,true")
     Path("people.csv").write_text(text)
-    nml("corrupt", "people.csv", "--label-column", "true", "--from-column", "worse", "-o", "human.parquet")
+    nml("corrupt", "people.csv", "--label-column", "true", "--from-column", "worse", "-o", "h.parquet")
 
-    assert follow("human.parquet")[1] == ("human:worse", None, 0.5, None)
+    assert follow("h.parquet")[1] == ("human:worse", None, 0.5, None)
 
 
 def test_a_clean_past_and_an_unknown_one_are_told_apart(follow, capsys):

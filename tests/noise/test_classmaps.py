@@ -159,6 +159,12 @@ def test_a_part_of_the_classes_keeps_the_arrows_within():
     }  # fmt: skip
 
 
+def test_targets_are_ascending_in_any_order_of_classes():
+    assert numbered("imagenet", ["n02123394", "n02123159", "n02123045"]) == {
+        0: [1, 2], 1: [0, 2], 2: [0, 1],
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("name", "classes", "message"),
     [

@@ -34,7 +34,7 @@ def gradient_of(loss: Tensor, Z: Tensor) -> Tensor:
     return torch.autograd.grad(loss, Z)[0]
 
 
-def close(got: Tensor, wanted: Tensor, tolerance: float = 1e-10) -> None:
+def close(got: Tensor, wanted: Tensor, tolerance: float = 1e-9) -> None:
     assert (got - wanted).norm() <= tolerance * max(wanted.norm().item(), 1e-3)
 
 
