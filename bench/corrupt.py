@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from nmlcli.keyed import hash_ids
-from nmlcli.noise.kinds import NOISES, Request, Rows
+from nmlcli.noise.kinds import NOISES
+from nmlcli.noise.terms import Request, Rows
 
 ROWS, CLASSES, LABELS = 1_281_167, 1000, 10_000_000
 NML = [sys.executable, "-m", "nmlcli", "corrupt", "--ratio", "0.2", "-q"]

@@ -1,8 +1,6 @@
 """Tar archives, one or many parts: read by offset in the archive's order, never unpacked."""
 
-import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +8,10 @@ import numpy as np
 from nmlcli.data.images import image_reader, is_image
 from nmlcli.data.listing import ids_of_paths, label_by_folder
 from nmlcli.data.samples import Samples, SetName
+from nmlcli.data.tars import Member, scan
 from nmlcli.data.webdataset import Companions, join_tars, read_companions
 from nmlcli.errors import InvalidInput, first
 from nmlcli.provenance import hash_file
-
-_BLOCK = 512
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A file inside an archive: its path there, and where its bytes lie."""
-
-    name: str
-    offset: int
-    size: int
 
 
 def list_archives(source: str, archives: Sequence[str]) -> Samples:
@@ -39,7 +26,7 @@ def list_archives(source: str, archives: Sequence[str]) -> Samples:
     members: list[Member] = []
     companions: list[Companions | None] = []
     for archive in archives:
-        everything, links = _scan(archive)
+        everything, links = scan(archive)
         found = [member for member in everything if is_image(member.name)]
         if not found:
             raise InvalidInput(f"{archive} holds no images")
@@ -76,45 +63,3 @@ def _class_folders(names: Sequence[str]) -> list[tuple[str, ...]]:
     while all(len(path) > 2 for path in parts) and len({path[0] for path in parts}) == 1:
         parts = [path[1:] for path in parts]
     return parts
-
-
-def read_members(archive: str) -> list[Member]:
-    """The regular files of a plain tar, in its order. Raises as _scan."""
-    return _scan(archive)[0]
-
-
-def _scan(archive: str) -> tuple[list[Member], list[str]]:
-    """The regular files of a plain tar, in its order, and the names of all else.
-
-    Raises InvalidInput where the tar is compressed, damaged or cut short: the mark of its end has to
-    be there, since one that was cut between two members would otherwise pass for a smaller set.
-    """
-    members, links = [], []
-    try:
-        with tarfile.open(archive, "r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # it would keep a kilobyte a member
-                name = member.name.removeprefix("./")
-                if member.isreg() and not member.issparse():
-                    members.append(Member(name, member.offset_data, member.size))
-                else:
-                    links.append(name)
-            tar.fileobj.seek(tar.offset)
-            ended = tar.fileobj.read(_BLOCK) == bytes(_BLOCK)
-    except tarfile.TarError as error:
-        raise InvalidInput(f"{archive} is not a readable tar ({_why(archive, error)})") from error
-    except OSError as error:
-        raise InvalidInput(f"{archive} cannot be read ({error.strerror})") from error
-    if not ended:
-        raise InvalidInput(f"{archive} was cut short after {len(members)} files", "fetch it again")
-    if linked := [name for name in links if is_image(name)]:
-        raise InvalidInput(f"{archive} holds links where images should be ({first(linked)})")
-    return members, links
-
-
-def _why(archive: str, error: tarfile.TarError) -> str:
-    with Path(archive).open("rb") as file:
-        start = file.read(2)
-    if start in _COMPRESSED:
-        return f"{_COMPRESSED[start]} was used on it, and only plain ones are read by offset: unpack it"
-    return str(error)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nmlcli.data.archives import Member, read_members
 from nmlcli.data.images import image_reader
 from nmlcli.data.samples import Samples, SetName
 from nmlcli.data.sources import SourceOptions
+from nmlcli.data.tars import Member, read_members
 from nmlcli.errors import InvalidInput
 from nmlcli.products.labels import column_ids, labels_of_table
 from nmlcli.products.tables import Table, missing_column, read_table

@@ -1,6 +1,6 @@
 """WebDataset layout: members of a tar that share a key, `a/1.jpg a/1.cls a/1.txt`, are one sample.
 
-What the members of one tar say together, and how the tars of a set become one; tars are read in
+What the members of one tar say together, and how the tars of a set become one; tars are listed in
 archives. A key is a member's path up to the first dot of its base name.
 """
 
@@ -8,18 +8,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nmlcli.data.images import is_image
+from nmlcli.data.tars import Member
 from nmlcli.errors import InvalidInput, first
 from nmlcli.products.ids import repeated
 from nmlcli.products.labels import class_order, number
-
-if TYPE_CHECKING:
-    from nmlcli.data.archives import Member
 
 _LARGEST = 16 << 20  # bytes of a caption or a label; whatever is larger is something else
 
@@ -33,9 +31,7 @@ class Companions:
     texts: list[str | None]
 
 
-def read_companions(
-    archive: str, members: "Sequence[Member]", links: Sequence[str]
-) -> Companions | None:
+def read_companions(archive: str, members: Sequence[Member], links: Sequence[str]) -> Companions | None:
     """Labels and captions of a tar's images, or None where no image has a companion of its key.
 
     members: its files, in order. links: names of what is no file there. Companions are `.cls`, `.txt`
@@ -137,7 +133,7 @@ def _label_and_text(
     return label, text
 
 
-def _text(file: BinaryIO, archive: str, member: "Member") -> str:
+def _text(file: BinaryIO, archive: str, member: Member) -> str:
     where = f"{archive}: {member.name}"
     if member.size > _LARGEST:
         raise InvalidInput(f"{where} has {member.size:,} bytes, too many for a label or a caption")

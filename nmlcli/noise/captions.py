@@ -12,7 +12,7 @@ import numpy as np
 from nmlcli import keyed
 from nmlcli.errors import InvalidInput
 from nmlcli.noise.draws import Mask, Numbers, half_up
-from nmlcli.noise.kinds import Changed, Request, Rows
+from nmlcli.noise.terms import Changed, Request, Rows
 
 _BLOCK = 1024  # rows that are looked at at once
 _ROUNDS = 1000  # of mending by distance, before the pairs that are left are mended one by one

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nmlcli import keyed
 from nmlcli.errors import InvalidInput, UsageError, first, meant
 from nmlcli.keyed import Keys
-from nmlcli.noise.kinds import Request, Rows
+from nmlcli.noise.terms import Request, Rows
 
 Mask = NDArray[np.bool_]
 Numbers = NDArray[np.int64]

@@ -13,8 +13,8 @@ import numpy as np
 from nmlcli import keyed
 from nmlcli.keyed import Keys
 from nmlcli.noise.draws import Mask, Numbers, below, by_class, half_up, share, smallest, sources
-from nmlcli.noise.kinds import Changed, Flow, Request, Rows
 from nmlcli.noise.strata import seats, sequence
+from nmlcli.noise.terms import Changed, Flow, Request, Rows
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nmlcli import keyed
 from nmlcli.errors import InvalidInput
 from nmlcli.noise.draws import Mask, Numbers, by_class, half_up, share, sources
-from nmlcli.noise.kinds import Changed, Request, Rows
+from nmlcli.noise.terms import Changed, Request, Rows
 from nmlcli.products.features import Features
 
 _BLOCK = 4096  # rows

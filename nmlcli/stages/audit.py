@@ -7,8 +7,8 @@ from typing import Any
 from nmlcli.atomic import replacing
 from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.noise.captions import is_noisy
-from nmlcli.noise.kinds import Rows
 from nmlcli.noise.statistics import in_short, statistics
+from nmlcli.noise.terms import Rows
 from nmlcli.products.formats import FORMATS, open_container
 from nmlcli.products.labels import CLEAN, CLEAN_TEXT, noise_facts, unpack_labels
 from nmlcli.products.tables import missing_column, open_table

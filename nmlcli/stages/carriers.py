@@ -11,7 +11,7 @@ from nmlcli.data.samples import Samples, SetName
 from nmlcli.data.sources import SourceOptions, open_samples
 from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.keyed import hash_ids
-from nmlcli.noise.kinds import Rows
+from nmlcli.noise.terms import Rows
 from nmlcli.products.features import Features
 from nmlcli.products.formats import FORMATS, open_container, write_labels
 from nmlcli.products.labels import CLEAN, CLEAN_TEXT, Labels, unpack_labels

@@ -15,8 +15,9 @@ from nmlcli.atomic import replacing
 from nmlcli.data.sources import SourceOptions
 from nmlcli.errors import UsageError
 from nmlcli.noise.draws import half_up
-from nmlcli.noise.kinds import NOISES, Changed, Request, parse_ratio
+from nmlcli.noise.kinds import NOISES, parse_ratio
 from nmlcli.noise.statistics import statistics
+from nmlcli.noise.terms import Changed, Request
 from nmlcli.products.features import Features
 from nmlcli.products.formats import FORMATS, read_features, read_record
 from nmlcli.products.labels import noise_facts

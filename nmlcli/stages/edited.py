@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nmlcli.errors import InvalidInput, first
 from nmlcli.keyed import Keys, hash_ids
-from nmlcli.noise.kinds import Rows
+from nmlcli.noise.terms import Rows
 from nmlcli.products.formats import write_labels
 from nmlcli.products.labels import CLEAN, CLEAN_TEXT, Labels, class_order, texts
 from nmlcli.products.tables import EditableTable, save_edited

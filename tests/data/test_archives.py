@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nmlcli.data.archives import read_members
 from nmlcli.data.sources import open_samples
+from nmlcli.data.tars import read_members
 from nmlcli.errors import InvalidInput
 
 

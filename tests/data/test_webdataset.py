@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nmlcli.data.archives import read_members
 from nmlcli.data.samples import Samples
 from nmlcli.data.sources import open_samples
+from nmlcli.data.tars import read_members
 from nmlcli.data.webdataset import read_companions
 from nmlcli.errors import InvalidInput
 

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 
 from nmlcli.keyed import hash_ids
-from nmlcli.noise.kinds import Rows
+from nmlcli.noise.terms import Rows
 
 
 def labelled(rows, num_classes, seed=None):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from nmlcli.errors import InvalidInput
 from nmlcli.noise.captions import is_noisy
-from nmlcli.noise.kinds import NOISES, Request
+from nmlcli.noise.kinds import NOISES
+from nmlcli.noise.terms import Request
 from tests.noise.cases import captioned, digest, picked
 
 KINDS = [kind for kind, noise in NOISES.items() if noise.captions]

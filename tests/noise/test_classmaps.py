@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.noise import classmaps
 from nmlcli.noise.classmaps import MAPS, read_map
-from nmlcli.noise.kinds import NOISES, Request
+from nmlcli.noise.kinds import NOISES
+from nmlcli.noise.terms import Request
 from tests.noise.cases import rows_of
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from nmlcli.errors import InvalidInput
-from nmlcli.noise.kinds import NOISES, Request
+from nmlcli.noise.kinds import NOISES
+from nmlcli.noise.terms import Request
 from nmlcli.products.features import Features
 from nmlcli.provenance import Record
 from tests.noise.cases import rows_of

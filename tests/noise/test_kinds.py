@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmlcli.errors import InvalidInput, UsageError
-from nmlcli.noise.kinds import DRAWS, NOISES, Request, parse_ratio
+from nmlcli.noise.kinds import DRAWS, NOISES, parse_ratio
+from nmlcli.noise.terms import Request
 from nmlcli.products.features import Features
 from nmlcli.provenance import Record
 from tests.noise.cases import digest, labelled, picked, rows_of
