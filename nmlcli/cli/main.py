@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
+from nmlcli.cli.convert import convert
 from nmlcli.cli.corrupt import corrupt
 from nmlcli.cli.data import data
 from nmlcli.cli.embed import embed
@@ -54,7 +55,7 @@ def nml(
     """What label noise in pre-training does to a model downstream, and how to repair it."""
 
 
-for command in (corrupt, pretrain, embed, spectrum, tune, eval, report, info):
+for command in (corrupt, pretrain, embed, spectrum, tune, eval, report, info, convert):
     app.command(cls=Command)(command)
 app.add_typer(data, name="data")
 
@@ -153,6 +154,7 @@ def _name_of(command: Any, arguments: Sequence[str]) -> str:
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # `timeout` sends it twice, and the second must harm no clean-up
     raise Terminated
 
 

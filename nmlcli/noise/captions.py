@@ -155,27 +155,32 @@ def _mend_circle(takes: Numbers, circle: Numbers, truths: _Truths) -> None:
     takes: the next row of each row, int64 [N], which is changed. Raises InvalidInput where some cannot.
     """
     held = truths.hold(truths.groups[circle], truths.values[takes[circle]])
+    place = 0
     for row in circle[held].tolist():
         for _ in range(len(circle)):
             moved = takes[row]
             if not truths.hold(truths.groups[[row]], truths.values[[moved]])[0]:
                 break
-            before = _place_for(moved, takes, circle, truths)
+            place = _place_for(moved, takes, circle, truths, place)
+            before = circle[place]
             takes[row], takes[moved], takes[before] = takes[moved], takes[before], moved
             truths.mended += 1
         else:
             raise _no_circle()
 
 
-def _place_for(moved: int, takes: Numbers, circle: Numbers, truths: _Truths) -> int:
-    """The first row behind which another can stand, so that neither of the two gets a true text."""
-    for start in range(0, len(circle), _BLOCK):
-        rows = circle[start : start + _BLOCK]
+def _place_for(moved: int, takes: Numbers, circle: Numbers, truths: _Truths, start: int) -> int:
+    """The first place from a start on behind which another row can stand, so that neither of the two
+    gets a true text. The search goes on where the last one ended: what lies before is mostly used up.
+    """
+    for offset in range(0, len(circle), _BLOCK):
+        places = (start + np.arange(offset, min(offset + _BLOCK, len(circle)))) % len(circle)
+        rows = circle[places]
         one, two = np.full(len(rows), moved), takes[rows]
         bad = truths.hold(truths.groups[rows], truths.values[one])
         bad |= truths.hold(truths.groups[one], truths.values[two]) | (two == moved) | (rows == moved)
         if not bad.all():
-            return int(rows[bad.argmin()])
+            return int(places[bad.argmin()])
     raise _no_circle()
 
 
