@@ -30,7 +30,7 @@ ALLOWED = {
     "provenance": {"errors", "version", "keyed"},
 }
 MENUS = (
-    "noise/kinds.py", "noise/classmaps.py", "noise/terms.py", "numerics/measures.py", "tuning/methods.py",
+    "noise/kinds.py", "noise/classmaps.py", "noise/terms.py", "products/vectors.py", "numerics/measures.py", "tuning/methods.py",
     "tuning/presets.py", "products/formats.py", "data/sources.py", "models/schemes.py",
     "models/precision.py", "training/augmentation.py", "training/schedules.py",
     "data/generated/menu.py",

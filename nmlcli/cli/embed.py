@@ -27,6 +27,10 @@ def embed(
     dtype: Annotated[
         Literal["float32", "float16"], option("--dtype float32|float16", "Of the features.")
     ] = "float32",
+    shard: Annotated[
+        str | None, option("--shard I/N", "Only the I-th (from 0) of N runs of rows.")
+    ] = None,
+    compress: Annotated[bool, option("--compress", "Compress the file, which must be HDF5.")] = False,
     precision: Annotated[str, choice(PRECISIONS, "--precision PRECISION", "Compute in")] = "fp32",
     batch_size: Annotated[int, option("--batch-size N", "Images at once.", min=1)] = 256,
     workers: Annotated[int, option("--workers N", "Threads that read images ahead.", min=0)] = 2,
@@ -45,8 +49,8 @@ def embed(
     sources = options.inputs(data, "DATA")
     render.refuse_terminal(out)
     asked = EmbedOptions(
-        source=source, random_init=random_init, seed=seed, size=size, precision=precision,
-        dtype=dtype, batch_size=batch_size, workers=workers, reuse=reuse,
+        source=source, random_init=random_init, seed=seed, size=size, precision=precision, dtype=dtype,
+        shard=shard, compress=compress, batch_size=batch_size, workers=workers, reuse=reuse,
     )  # fmt: skip
     with render.progress("embed", quiet) as advance:
         run(sources, model, out, asked, advance)

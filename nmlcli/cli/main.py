@@ -154,7 +154,7 @@ def _name_of(command: Any, arguments: Sequence[str]) -> str:
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # `timeout` sends it twice, and the second must harm no clean-up
+    signal.signal(number, signal.SIG_IGN)  # `timeout` sends it twice; the second must not cut clean-up
     raise Terminated
 
 

@@ -4,6 +4,7 @@ Rich is imported when something is drawn, since help, completion and pipes do wi
 """
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ Row = Mapping[str, Any]
 
 _LEAST = 18  # columns for a short bar, the time left and the spaces between
 _SVG_COLUMNS = 88
+_BLOCKS = "▁▂▃▄▅▆▇█"
 _LINES_EVERY = 10.0  # seconds between plain progress lines
 
 
@@ -185,6 +187,20 @@ def columns(rows: Iterable[Row], keys: Sequence[str]) -> tuple[list[str], list[l
     """The header and rows of a table of these keys; the words of a key stand below each other."""
     body = [[_value(key, row.get(key)) for key in keys] for row in rows]
     return [key.replace("_", "\n") for key in keys], body
+
+
+def sparkline(values: Sequence[float], width: int = 10) -> str:
+    """Positive values, descending, as a line of blocks: both axes are logarithmic, 0 is a blank."""
+    places = [round(len(values) ** (k / (width - 1))) - 1 for k in range(width)] if len(values) else []
+    logs = [math.log(values[place]) if values[place] > 0 else None for place in sorted(set(places))]
+    known = [log for log in logs if log is not None]
+    if not known:
+        return ""
+    span = (known[0] - known[-1]) or 1.0
+    return "".join(
+        " " if log is None else _BLOCKS[round((len(_BLOCKS) - 1) * (1 - (known[0] - log) / span))]
+        for log in logs
+    )
 
 
 def _for_people(as_json: bool, as_table: bool) -> bool:

@@ -36,10 +36,14 @@ class Measure:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to each row before measuring: float64 [n, D] in place; returns the zero rows."""
+    """What is done to each row before measuring: float64 [n, D] in place; returns the zero rows.
+
+    lost: how many dimensions it takes out of the row space, whatever the rows are.
+    """
 
     help: str
     prepare: "Callable[[Float64], int]"
+    lost: int = 0
 
 
 def shares(spectrum: "Spectrum") -> "Float64":
@@ -179,6 +183,6 @@ PREPARATIONS = {
     "raw": Preparation("as they are, Definitions 2.1 and 2.2 as they stand", lambda rows: 0),
     "l2": Preparation("scaled to length 1", _to_unit_length),
     "released": Preparation(
-        "to length 1, then less their own mean, as the released code", _as_released
+        "to length 1, then less their own mean, as the released code", _as_released, lost=1
     ),
 }

@@ -42,16 +42,29 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Rows:
-    """An array to be written row block by row block; blocks(rows) iterates [≤ rows, …] in order."""
+    """An array to be written row block by row block; blocks(rows) iterates [≤ rows, …] in order.
+
+    then: another such array, which follows it. compress: where the format can (HDF5).
+    """
 
     name: str
     dtype: "np.dtype[Any]"
     shape: tuple[int, ...]
     blocks: Callable[[int], Iterator[Array]]
+    then: "Rows | None" = None
+    compress: bool = False
+
+    def chained(self) -> "list[Rows]":
+        """This array and those that follow it."""
+        return [self, *(self.then.chained() if self.then is not None else ())]
 
     def per_mebibyte(self) -> int:
         """How many rows make a block of about 1 MiB; at least one."""
         return max(1, 2**20 // max(1, int(np.prod(self.shape[1:])) * self.dtype.itemsize))
+
+    def chunk_rows(self) -> int:
+        """How many rows make a chunk of about 1 MiB, but not more than there are."""
+        return min(self.per_mebibyte(), self.shape[0])
 
     def checked(self, rows: int) -> Iterator[Array]:
         """The blocks of that many rows; raises ValueError where their sum is not what was announced."""

@@ -11,6 +11,7 @@ from nmlcli.products.container import (
     Array,
     Container,
     Rows,
+    Tensor,
     require,
     require_names,
     require_record,
@@ -29,6 +30,8 @@ class Features:
     int64 [N] or None. clean_labels: int64 [N] where they are known and differ from the labels.
     dtype: float32 or float16. blocks(rows): iterate row blocks [≤ rows, D] in order, of that dtype;
     of a stream they can be read once. source: the file's name or `stdin`, for messages.
+    views: the same for K = num_views augmented views of each sample, [≤ rows, K, D], or None; in a
+    stream they come after the features. compress: whether a file of them is to be compressed.
     """
 
     record: Record
@@ -38,6 +41,9 @@ class Features:
     dtype: np.dtype[np.float32] | np.dtype[np.float16]
     blocks: Callable[[int], Iterator[FloatBlock]]
     source: str
+    views: Callable[[int], Iterator[FloatBlock]] | None = None
+    num_views: int = 0
+    compress: bool = False
 
     @property
     def rows(self) -> int:
@@ -60,12 +66,16 @@ class Features:
 
 
 def pack_features(features: Features) -> tuple[dict[str, Array], Rows]:
-    """The arrays of features in the order of the file, and the features themselves as rows."""
+    """The arrays of features in the order of the file, and the features and views as rows."""
     if not features.rows or not features.columns:
         raise InvalidInput(f"{features.source} has no features", "there is nothing to write")
     arrays = pack_rows(features.ids, features.labels, features.clean_labels)
-    rows = Rows("features", features.dtype, (features.rows, features.columns), features.blocks)
-    return arrays, rows
+    size, kind, packed = (features.rows, features.columns), features.dtype, features.compress
+    views = None
+    if features.views is not None:
+        shape = (features.rows, features.num_views, features.columns)
+        views = Rows("views", kind, shape, features.views, compress=packed)
+    return arrays, Rows("features", kind, size, features.blocks, views, packed)
 
 
 def unpack_features(container: Container) -> Features:
@@ -89,7 +99,8 @@ def unpack_features(container: Container) -> Features:
         # Its identity is a hash of its bytes; the rest is not known.
         record = Record("features", hash_file(container.path), "", rows=rows, columns=columns)
     else:
-        _check_own(container, record, (rows, columns))
+        _check_own(container, record, tensor)
+    views = container.tensors.get("views") if container.record is not None else None
     arrays = container.arrays(BESIDE)
     return Features(
         record=record,
@@ -99,17 +110,25 @@ def unpack_features(container: Container) -> Features:
         dtype=np.dtype(np.float16) if tensor.dtype == "float16" else np.dtype(np.float32),
         blocks=lambda count: container.blocks(name, count),
         source=container.source,
+        views=None if views is None else lambda count: container.blocks("views", count),
+        num_views=0 if views is None else views.shape[1],
     )
 
 
-def _check_own(container: Container, record: Record, shape: tuple[int, int]) -> None:
-    require_names(container, ("features", *BESIDE))
+def _check_own(container: Container, record: Record, features: Tensor) -> None:
+    require_names(container, ("features", "views", *BESIDE))
+    rows, columns = features.shape
     for name in ("ids_offsets", "ids_bytes"):
         require(container, name, ("int64", "uint8"), (None,))
-    if (record.rows, record.columns) != shape:
+    if (record.rows, record.columns) != (rows, columns):
         raise InvalidInput(
             f"{container.source}: its record says {record.rows} × {record.columns}, "
-            f"its features are {shape[0]} × {shape[1]}"
+            f"its features are {rows} × {columns}"
         )
-    if any(tensor.start % 8 for tensor in container.tensors.values()):
+    if "views" in container.tensors:
+        views = require(container, "views", (features.dtype,), (rows, None, columns))
+        if not views.shape[1]:
+            raise InvalidInput(f"{container.source} holds no views", f"they are {views}")
+    # Views start where features end: nothing may lie between them.
+    if any(tensor.start % 8 for name, tensor in container.tensors.items() if name != "views"):
         raise InvalidInput(f"{container.source}: its arrays do not start at multiples of 8")

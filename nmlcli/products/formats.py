@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from nmlcli.atomic import replacing
 from nmlcli.errors import InvalidInput, UsageError
+from nmlcli.products.vectors import VECTORS
 from nmlcli.provenance import Record
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from nmlcli.products.checkpoint import Checkpoint
     from nmlcli.products.container import Arrays, Container, Rows
     from nmlcli.products.features import Features
     from nmlcli.products.head import Head
     from nmlcli.products.labels import Labels
+    from nmlcli.products.spectrum import SpectrumState
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")  # products.tables reads and writes them
 
@@ -138,20 +137,18 @@ def write_checkpoint(out: str | None, checkpoint: "Checkpoint") -> None:
         save_checkpoint(checkpoint, file)
 
 
-def write_spectrum_state(
-    out: str | None,
-    record: Record,
-    singular_values: "NDArray[np.float64]",
-    gram: "NDArray[np.float64]",
-    column_sums: "NDArray[np.float64]",
-    count: int,
-) -> None:
-    """Write the sums that a spectrum came from: they add up over the parts of a set."""
-    import numpy as np
+def read_spectrum_state(source: str) -> "SpectrumState":
+    """Read the sums that a spectrum came from, from a file or from stdin."""
+    from nmlcli.products.spectrum import unpack_state
 
-    arrays = {"singular_values": singular_values, "gram": gram, "column_sums": column_sums}
-    arrays = {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
-    _write(out, record, {"count": np.asarray(count, dtype=np.int64), **arrays})
+    return unpack_state(open_container(source, "spectrum"))
+
+
+def write_spectrum_state(out: str | None, state: "SpectrumState") -> None:
+    """Write the sums that a spectrum came from: they add up over the parts of a set."""
+    from nmlcli.products.spectrum import pack_state
+
+    _write(out, state.record, pack_state(state))
 
 
 def read_record(source: str) -> Record | None:
@@ -163,6 +160,8 @@ def read_record(source: str) -> Record | None:
         from nmlcli.products.tables import read_table_record
 
         return read_table_record(check_exists(source))
+    if source != "-" and Path(source).suffix.lower() in VECTORS:
+        return VECTORS[Path(source).suffix.lower()].record(str(check_exists(source)))
     return open_container(source).record
 
 
@@ -176,6 +175,8 @@ def open_container(source: str, wanted: str = "product") -> "Container":
     suffix = path.suffix.lower()
     if suffix in TABLES:
         raise InvalidInput(f"{source} holds a table, not {'a ' * (wanted != 'features')}{wanted}")
+    if suffix in VECTORS:
+        raise InvalidInput(f"{source} is no product", "`nml convert` makes features of it")
     if suffix not in FORMATS:
         raise InvalidInput(f"{source} is no product", f"those end in {', '.join(FORMATS)}")
     return FORMATS[suffix].open(source)

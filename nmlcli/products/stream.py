@@ -4,11 +4,13 @@ The library maps files into memory, so it cannot read a pipe; and it takes dupli
 unknown fields in silence. Everything it refuses is refused here too.
 """
 
+import fcntl
 import json
 import math
 import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -45,6 +47,8 @@ class SafetensorsFile:
         self._header_length = 0
         self._position = 0  # in the data
         size = None if path is None else os.fstat(file.fileno()).st_size
+        if path is None:
+            _widen(file)
         weakref.finalize(self, file.close)
         self.tensors: Mapping[str, Tensor]
         self.tensors, metadata = self._read_header(size)
@@ -107,6 +111,8 @@ class SafetensorsFile:
         self._seek(tensor.start)
         data = self._take(tensor.stop - tensor.start)
         self._finish()
+        if tensor.dtype == "bool" and data and max(data) > 1:
+            raise InvalidInput(f"{self.source}: {name} holds truth values other than 0 and 1")
         return np.frombuffer(data, dtype=tensor.dtype).reshape(tensor.shape)
 
     def _seek(self, position: int) -> None:
@@ -148,12 +154,12 @@ class SafetensorsFile:
 
     def _cut_short(self, held: int) -> InvalidInput:
         tensor = self.tensors.get("features")
-        if tensor is None or len(tensor.shape) < 2 or not tensor.stop - tensor.start:
+        in_features = tensor is not None and len(tensor.shape) > 1 and held < tensor.stop
+        if tensor is None or not in_features:
             return InvalidInput(
                 f"{self.source} was cut short: {held:,} of {self._total:,} bytes are there"
             )
-        row = (tensor.stop - tensor.start) // tensor.shape[0]
-        rows = max(0, held - tensor.start) // row
+        rows = max(0, held - tensor.start) // ((tensor.stop - tensor.start) // tensor.shape[0])
         return InvalidInput(
             f"{self.source} was cut short: {rows:,} of {tensor.shape[0]:,} rows are there"
         )
@@ -162,9 +168,9 @@ class SafetensorsFile:
 def write_safetensors(file: BinaryIO, record: Record, arrays: Arrays, rows: Rows | None = None) -> None:
     """Write the header, then the arrays in their order, then the rows, block by block."""
     named = [(name, np.asarray(array)) for name, array in arrays.items()]
+    parts = [] if rows is None else rows.chained()
     shapes = [(name, array.dtype, array.shape) for name, array in named]
-    if rows is not None:
-        shapes.append((rows.name, rows.dtype, rows.shape))
+    shapes += [(part.name, part.dtype, part.shape) for part in parts]
     header: dict[str, Any] = {"__metadata__": {KEY: record.to_json()}}
     position = 0
     for name, dtype, shape in shapes:
@@ -177,12 +183,19 @@ def write_safetensors(file: BinaryIO, record: Record, arrays: Arrays, rows: Rows
         position = stop
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
+    _widen(file)
     file.write(len(text).to_bytes(8, "little") + text)
     for _, array in named:
         file.write(_bytes_of(array))
-    if rows is not None:
-        for block in rows.checked(rows.per_mebibyte()):
+    for part in parts:
+        for block in part.checked(part.per_mebibyte()):
             file.write(_bytes_of(block))
+
+
+def _widen(file: BinaryIO) -> None:
+    """Let a pipe hold 1 MiB, where the system can, so that its two ends wait less for each other."""
+    with suppress(AttributeError, OSError, ValueError):
+        fcntl.fcntl(file.fileno(), fcntl.F_SETPIPE_SZ, 2**20)
 
 
 def _bytes_of(array: Array) -> memoryview:

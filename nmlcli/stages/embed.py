@@ -1,8 +1,10 @@
 """Features of a set: every image through a network in evaluation mode, row by row."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +28,8 @@ REVISION = 1
 @dataclass(frozen=True)
 class EmbedOptions:
     """source: how the sets are read. seed: of a network without weights. size: of its images, None:
-    its own. batch_size and workers decide the speed, not the rows."""
+    its own. shard: `I/N`, the I-th (from 0) of N runs of rows of each set. compress: the files, which
+    must be HDF5. batch_size and workers decide the speed, not the rows."""
 
     source: SourceOptions = field(default_factory=SourceOptions)
     random_init: bool = False
@@ -34,6 +37,8 @@ class EmbedOptions:
     size: int | None = None
     precision: str = "fp32"
     dtype: str = "float32"
+    shard: str | None = None
+    compress: bool = False
     batch_size: int = 256
     workers: int = 0
     reuse: bool = False
@@ -46,6 +51,8 @@ class EmbedOptions:
     def facts(self) -> Facts:
         """The options that change the result."""
         facts = {"dtype": self.dtype, "precision": self.precision, "size": self.size}
+        if self.shard is not None:
+            facts["shard"] = self.shard
         return {**facts, "random_init": True, "seed": self.seed} if self.random_init else facts
 
 
@@ -62,9 +69,11 @@ def embed(
     NmlError where a sample cannot be read or its features are not finite, naming it.
     """
     model_identity, model_files = identify_network(model, options.wanted)
-    sets = [open_samples(source, options.source) for source in sources]
-    pending = []
-    for samples, target in zip(sets, _targets(sets, out), strict=True):
+    sets = [_shard_of(open_samples(source, options.source), options.shard) for source in sources]
+    targets, pending = _targets(sets, out), []
+    if options.compress and any(Path(str(t)).suffix.lower() not in (".h5", ".hdf5") for t in targets):
+        raise UsageError("only HDF5 can be compressed", "give -o FILE.h5")
+    for samples, target in zip(sets, targets, strict=True):
         inputs = [samples.identity, model_identity]
         identity = identity_of("embed", REVISION, options.facts(), inputs)
         files = [*samples.files, *model_files]
@@ -86,6 +95,20 @@ def _extractor(model: str, options: EmbedOptions) -> "Extractor":
     from nmlcli.models.extraction import Extractor
 
     return Extractor(open_network(model, options.wanted), options.precision, options.dtype)
+
+
+def _shard_of(samples: Samples, shard: str | None) -> Samples:
+    """The rows of one shard; raises UsageError where there is no such shard, or nothing in it."""
+    if shard is None:
+        return samples
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shard, re.ASCII)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if number >= count:
+        raise UsageError(f"--shard is {shard}", "give I/N, with I from 0 to N - 1")
+    rows = np.arange(number * len(samples) // count, (number + 1) * len(samples) // count)
+    if not len(rows):
+        raise UsageError(f"{samples.name} has {len(samples)} samples, and none in shard {shard}")
+    return samples.take(rows)
 
 
 def _targets(sets: Sequence[Samples], out: str | None) -> list[str | None]:
@@ -118,7 +141,7 @@ def _features(
         return _blocks(extractor, samples, rows, options, advance)
 
     known, dtype = (samples.ids, samples.labels, samples.clean_labels), np.dtype(options.dtype)
-    return Features(record, *known, dtype, blocks, str(samples.name))
+    return Features(record, *known, dtype, blocks, str(samples.name), compress=options.compress)
 
 
 def _blocks(

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nmlcli.errors import InvalidInput, UsageError
+from nmlcli.errors import InvalidInput, UsageError, first
 from nmlcli.products.features import Features
 from nmlcli.products.formats import read_features
-from nmlcli.products.ids import require_unique
 from nmlcli.products.labels import Labels, align, read_labels, renumber
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Facts, Record, identity_of
@@ -74,14 +73,41 @@ def check_stdin(*sources: str | None) -> None:
         raise UsageError("- is given twice", "stdin can be read once")
 
 
+def open_parts(sources: Sequence[str]) -> tuple[Features, ...]:
+    """Open the parts of one set, in order. Raises InvalidInput where they do not fit together."""
+    parts = tuple(read_features(source) for source in sources)
+    check_parts(parts)
+    return parts
+
+
+def check_parts(parts: Sequence[Features]) -> None:
+    """Check that features are parts of one set: of one network, layer, width and type of values, with
+    no class that the first part lacks and no id in two parts. Raises InvalidInput, naming both files.
+    """
+    one = parts[0]
+    seen = dict.fromkeys(one.ids, one.source)
+    for part in parts[1:]:
+        check_network(one.record, one.source, part)
+        if part.dtype != one.dtype:
+            wrong = f"{part.source} holds {part.dtype}, {one.source} {one.dtype}"
+            raise InvalidInput(wrong, "take parts of one precision")
+        ours, theirs = one.record.classes, part.record.classes
+        if ours is not None and theirs is not None and part.labels is not None:
+            used = [theirs[number] for number in np.unique(part.labels)]
+            if unknown := [name for name in used if name not in set(ours)]:
+                wrong = f"{part.source} has labels of classes that {one.source} lacks"
+                raise InvalidInput(wrong, first(unknown))
+        if shared := [name for name in part.ids if name in seen]:
+            wrong = f"{seen[shared[0]]} and {part.source} both hold {first(shared)}"
+            raise InvalidInput(wrong, "give each part once")
+        seen |= dict.fromkeys(part.ids, part.source)
+
+
 def open_labelled(sources: Sequence[str], labels: str | None) -> LabelledSet:
     """Open the parts of a training set and settle its labels and classes."""
-    parts = tuple(read_features(source) for source in sources)
-    for part in parts[1:]:
-        check_network(parts[0].record, parts[0].source, part)
-    ids = [name for part in parts for name in part.ids]
-    require_unique(ids, " and ".join(part.source for part in parts), "give each part once")
+    parts = open_parts(sources)
     if labels is not None:
+        ids = [name for part in parts for name in part.ids]
         return _overlaid(parts, ids, read_labels(labels))
     classes = parts[0].record.classes or _numbered(parts)
     numbers = np.concatenate([labels_of(part, classes) for part in parts])

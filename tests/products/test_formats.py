@@ -30,6 +30,7 @@ from nmlcli.products.formats import (
     write_spectrum_state,
 )
 from nmlcli.products.head import Head
+from nmlcli.products.spectrum import SpectrumState
 from nmlcli.provenance import Record
 
 VALUES = np.arange(60, dtype=np.float32).reshape(20, 3)
@@ -85,7 +86,7 @@ def test_every_format_refuses_every_tenth_truncation(tmp_path, suffix):
 def test_every_format_holds_the_sums_of_a_spectrum(tmp_path, suffix):
     path, gram = str(tmp_path / f"x{suffix}"), VALUES.T.astype(float) @ VALUES
     record = Record("spectrum", "s" * 32, "spectrum", rows=20, columns=3)
-    write_spectrum_state(path, record, np.ones(3), gram, VALUES.sum(axis=0), 20)
+    write_spectrum_state(path, SpectrumState(record, np.ones(3), gram, VALUES.sum(axis=0), 20))
     held = open_container(path).arrays(("gram", "count", "column_sums", "singular_values"))
     assert (held["gram"] == gram).all() and held["gram"].dtype == held[
         "column_sums"

@@ -19,6 +19,7 @@ from nmlcli.models.schemes import Wanted, open_network
 from nmlcli.products.checkpoint import Checkpoint
 from nmlcli.products.formats import read_checkpoint, read_features, write_checkpoint
 from nmlcli.stages.embed import EmbedOptions, embed
+from nmlcli.stages.inputs import check_parts
 from nmlcli.stages.pretrain import PretrainOptions, pretrain
 
 DATA = "builtin:shapes:val"
@@ -183,6 +184,50 @@ def test_what_is_up_to_date_opens_no_network(tmp_path, checkpoint, monkeypatch):
     run(tmp_path, checkpoint)
     monkeypatch.setattr(stage, "open_network", None)
     assert embed([DATA], checkpoint, str(tmp_path / "a.h5"), replace(OPTIONS, reuse=True)) == []
+
+
+def test_shards_joined_are_the_whole(tmp_path, checkpoint):
+    options = replace(OPTIONS, batch_size=5)
+    whole = run(tmp_path, checkpoint, options)
+    shards = [
+        run(tmp_path, checkpoint, replace(options, shard=f"{i}/4"), name=f"{i}.h5") for i in range(4)
+    ]
+    assert [name for shard in shards for name in shard.ids] == list(whole.ids)
+    np.testing.assert_array_equal(np.concatenate([s.matrix() for s in shards]), whole.matrix())
+    np.testing.assert_array_equal(np.concatenate([s.labels for s in shards]), whole.labels)
+    assert len({shard.record.identity for shard in (*shards, whole)}) == 5
+    assert shards[1].record.options["shard"] == "1/4" and "shard" not in whole.record.options
+    assert shards[1].record.noise["of"] == shards[1].record.rows == 10
+    check_parts(shards)
+    uneven = [
+        run(tmp_path, checkpoint, replace(options, shard=f"{i}/3"), name="u.h5").rows for i in range(3)
+    ]
+    assert uneven == [13, 13, 14]
+
+
+@pytest.mark.parametrize(
+    ("shard", "words"),
+    [("4/4", "give I/N"), ("1", "give I/N"), ("-1/4", "give I/N"), ("0/0", "give I/N"),
+     ("1/4x", "give I/N"), ("0/50", "has 40 samples, and none in shard 0/50")],
+)  # fmt: skip
+def test_shards_that_are_none(tmp_path, shard, words):
+    with pytest.raises(UsageError, match=words):
+        run(tmp_path, "timm:test_resnet", replace(RANDOM, shard=shard))
+    assert not list(tmp_path.iterdir())
+
+
+def test_compressed_files_hold_the_same(tmp_path):
+    plain = run(tmp_path, "timm:test_resnet", RANDOM)
+    packed = run(tmp_path, "timm:test_resnet", replace(RANDOM, compress=True), name="b.h5")
+    assert (tmp_path / "b.h5").stat().st_size < (tmp_path / "a.h5").stat().st_size
+    np.testing.assert_array_equal(packed.matrix(), plain.matrix())
+    assert packed.record == plain.record
+
+
+@pytest.mark.parametrize("out", ["a.safetensors", None])
+def test_only_hdf5_is_compressed(tmp_path, out):
+    with pytest.raises(UsageError, match=r"only HDF5 can be compressed: give -o FILE\.h5"):
+        embed([DATA], "timm:test_resnet", out and str(tmp_path / out), replace(RANDOM, compress=True))
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_results_are_merged_and_reused(make_features, tmp_path, caplog, monkeypa
     assert all("source" not in line for line in results.read(file))
     assert "up to date" not in caplog.text
 
-    monkeypatch.setattr("nmlcli.stages.spectrum.Accumulator", None)  # nothing is measured
+    monkeypatch.setattr("nmlcli.stages.gauges.Accumulator", None)  # nothing is measured
     assert one(path, results=file, reuse=True) == row
     assert f"{path} is up to date in {file}" in caplog.text
     with Path(path).open() as stream, monkeypatch.context() as patch:
@@ -140,15 +140,16 @@ def test_results_are_merged_and_reused(make_features, tmp_path, caplog, monkeypa
     assert one(path, state, results=file, reuse=True) == row  # the state was missing
     assert Path(state).exists()
     os.utime(path, (2**31, 2**31))
-    monkeypatch.setattr("nmlcli.stages.spectrum.Accumulator", None)
+    monkeypatch.setattr("nmlcli.stages.gauges.Accumulator", None)
     with pytest.raises(TypeError):
         one(path, results=file, reuse=True)
 
 
 def test_few_rows_are_warned_of(make_features, caplog) -> None:
     list(measure([make_features(rows=79), make_features("b.h5", rows=80)], None, SpectrumOptions()))
-    assert [r.levelname for r in caplog.records] == ["WARNING"]
+    assert [r.levelname for r in caplog.records] == ["WARNING"] * 2
     assert "79 rows for 8 columns" in caplog.text
+    assert "the sources have 79 to 80 rows" in caplog.text
 
 
 def test_zero_features_have_no_measures_and_a_reason(make_features) -> None:
@@ -175,11 +176,19 @@ def test_bad_input_is_named(make_features, tmp_path) -> None:
         one(str(tmp_path / "none.h5"))
     path, plain = make_features(), SpectrumOptions()
     for arguments, message in (
-        (([path, path], str(tmp_path / "s.h5"), plain), "-o holds the state of one source"),
         (([path], "-", plain), "the rows go to stdout"),
         (([path], str(tmp_path / "s.txt"), plain), "no format has the suffix .txt"),
         (([path], None, SpectrumOptions(preset="rwa")), "no preset 'rwa'"),
         (([path], None, SpectrumOptions(reuse=True)), "--reuse looks for rows"),
+        (([path], str(tmp_path / "s.h5"), SpectrumOptions(by_class=True)), "-o holds the state of one"),
+        (([path], None, SpectrumOptions(by_class=True, against=path)), "--against compares whole sets"),
+        (([path], None, SpectrumOptions(concat=True, against=path)), "--against compares one file"),
+        (([path], None, SpectrumOptions(top=3)), "--top says what --against compares"),
+        (([path], None, SpectrumOptions(seed=3)), "--seed draws a sample"),
+        (([path, path], None, SpectrumOptions(against="-")), "stdin can be compared with one source"),
+        ((["-"], None, SpectrumOptions(against="-")), "- is given twice"),
+        (([path], None, SpectrumOptions(plot="x.gif")), "no picture has that suffix"),
+        (([path], None, SpectrumOptions(plot="x.png", reuse=True, results="r")), "--plot draws what"),
     ):
         with pytest.raises(UsageError, match=message):
             list(measure(*arguments))
