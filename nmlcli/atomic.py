@@ -20,7 +20,9 @@ def replacing(name: str | Path) -> Iterator[Path]:
     target = Path(os.path.realpath(name))
     if target.is_dir():
         raise NmlError(f"{name} is a folder", "give a file name")
-    special = target.exists() and not target.is_file()
+    special = (
+        Path(name).exists() and not Path(name).is_file()
+    )  # as it is named: a pipe has no real path
     temporary = Path(name) if special else _temporary_beside(target)
     try:
         yield temporary

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from nmlcli.cli import options, render
+from nmlcli.errors import UsageError
 from nmlcli.noise.classmaps import MAPS
 from nmlcli.noise.kinds import DRAWS, NOISES, RATIOS_OF
 
@@ -72,6 +73,8 @@ def corrupt(
     from nmlcli.stages import corrupt as stage
 
     source = options.one_input(data, "a table or a set")
+    if classes is not None and not options.split(classes):
+        raise UsageError("--classes names none", "leave it out for all")
     asked = stage.CorruptOptions(
         ratio=ratio, kind=kind, draw=draw, stratify=stratify, ratio_of=ratio_of,
         classes=tuple(options.split(classes)), map=map_, matrix=matrix, features=features,

@@ -11,7 +11,7 @@ from nmlcli.errors import InvalidInput, first
 from nmlcli.products.ids import require_unique
 from nmlcli.products.labels import noise_facts, number
 
-_OF_THE_WHOLE = ("selected", "realised_selected", "digest")
+_OF_THE_WHOLE = ("ratio_of", "selected", "realised_selected", "digest", "empty", "mended")
 
 
 def check_ids(ids: Sequence[str], source: str) -> None:

@@ -15,7 +15,7 @@ from nmlcli.noise.draws import Mask, Numbers, half_up
 from nmlcli.noise.terms import Changed, Request, Rows
 
 _BLOCK = 1024  # rows that are looked at at once
-_ROUNDS = 1000  # of mending by distance, before the pairs that are left are mended one by one
+_ROUNDS = 32  # of mending by distance, before the pairs that are left are mended one by one
 
 
 def swap(rows: Rows, request: Request) -> Changed:
@@ -23,9 +23,11 @@ def swap(rows: Rows, request: Request) -> Changed:
 
     All rows are paired, once, by their keys, and the first pairs are used: a larger ratio only adds.
     """
-    truths, pairs, _ = _paired(rows, request.seed)
     size = len(rows.values)
     count = min(2 * half_up((request.ratio or Fraction(0)) * size / 2), size // 2 * 2)
+    if not request.ratio:
+        return Changed(np.arange(size), size, _facts(rows, 0))
+    truths, pairs, _ = _paired(rows, request.seed)
     one, two = _first(pairs.reshape(-1), count, rows).reshape(-1, 2).T
     takes = np.arange(size)
     takes[one], takes[two] = two, one
@@ -34,8 +36,10 @@ def swap(rows: Rows, request: Request) -> Changed:
 
 def cycle(rows: Rows, request: Request) -> Changed:
     """The chosen rows stand in a circle and each takes the next one's text; any number but one."""
-    truths, pairs, odd = _paired(rows, request.seed)
     count = half_up((request.ratio or Fraction(0)) * len(rows.values))
+    if not request.ratio:
+        return Changed(np.arange(len(rows.values)), len(rows.values), _facts(rows, 0))
+    truths, pairs, odd = _paired(rows, request.seed)
     if count == 1:
         raise InvalidInput("one caption alone cannot be exchanged", "take a larger --ratio, or 0")
     circle = _first(np.concatenate([pairs.reshape(-1), odd]), count, rows)
@@ -80,7 +84,9 @@ class _Truths:
 
 def _paired(rows: Rows, seed: int) -> tuple[_Truths, Numbers, Numbers]:
     """The rows with a text in pairs that can exchange theirs, by key, int64 [P, 2], and the one that is
-    left of an odd number, int64 [0 or 1]. Raises InvalidInput where no two can.
+    left of an odd number, int64 [0 or 1].
+
+    Raises InvalidInput where there are fewer than two, or all are equal.
     """
     if rows.groups is None or rows.empty is None:
         raise ValueError("captions need groups")
@@ -95,6 +101,7 @@ def _paired(rows: Rows, seed: int) -> tuple[_Truths, Numbers, Numbers]:
     pairs = order[:even].reshape(-1, 2).copy()
     _mend_by_distance(pairs, truths)
     _mend_one_by_one(pairs, truths)
+    _mend_by_odd(pairs, order[even:], truths)
     return truths, pairs[truths.fit(pairs[:, 0], pairs[:, 1])], order[even:]
 
 
@@ -103,8 +110,8 @@ def _first(order: Numbers, count: int, rows: Rows) -> Numbers:
     if count > len(order):
         largest = int(len(order) / len(rows.values) * 10**6) / 10**6
         raise InvalidInput(
-            f"{rows.source}: of {len(rows.values):,} captions at most {len(order):,} can become "
-            "wrong, since too many are alike or empty",
+            f"{rows.source}: of {len(rows.values):,} captions {len(order):,} can become wrong, "
+            "since too many are alike or empty",
             f"--ratio {largest:.6g} is the largest",
         )
     return order[:count]
@@ -132,21 +139,44 @@ def _mend_by_distance(pairs: Numbers, truths: _Truths) -> None:
 
 
 def _mend_one_by_one(pairs: Numbers, truths: _Truths) -> None:
-    """Look for each pair that is left through all others; those that are alike fail alike."""
-    hopeless: set[tuple[int, int]] = set()
+    """Look for each pair that is left through the others, each search from where the last one ended.
+
+    Pairs that cannot be helped are taken to fail alike if they are of one image, or of the same two
+    texts: else the search would be quadratic. With several captions an image a few may be missed.
+    """
+    hopeless: set[tuple[bool | int, ...]] = set()
+    place = 0
     for pair in np.flatnonzero(~truths.fit(pairs[:, 0], pairs[:, 1])).tolist():
         one, two = pairs[pair]
-        alike = (int(truths.values[one]), int(truths.values[two]))
-        if alike in hopeless or truths.fit(pairs[[pair], 0], pairs[[pair], 1])[0]:
+        of_one_image = truths.groups[one] == truths.groups[two]
+        alike = (truths.groups if of_one_image else truths.values)[[one, two]]
+        reason = (bool(of_one_image), *alike.tolist())
+        if reason in hopeless or truths.fit(pairs[[pair], 0], pairs[[pair], 1])[0]:
             continue
-        ones, twos = np.full(len(pairs), one), np.full(len(pairs), two)
-        works = truths.fit(ones, pairs[:, 1]) & truths.fit(pairs[:, 0], twos)
-        if works.any():
-            other = int(works.argmax())
-            pairs[pair, 1], pairs[other, 1] = pairs[other, 1], pairs[pair, 1]
-            truths.mended += 1
+        for offset in range(0, len(pairs), _BLOCK):
+            others = (place + np.arange(offset, min(offset + _BLOCK, len(pairs)))) % len(pairs)
+            firsts, seconds = pairs[others].T
+            works = truths.fit(np.full(len(others), one), seconds)
+            works &= truths.fit(firsts, np.full(len(others), two))
+            if works.any():
+                place = int(others[works.argmax()])
+                pairs[pair, 1], pairs[place, 1] = pairs[place, 1], pairs[pair, 1]
+                truths.mended += 1
+                break
         else:
-            hopeless.add(alike)
+            hopeless.add(reason)
+
+
+def _mend_by_odd(pairs: Numbers, odd: Numbers, truths: _Truths) -> None:
+    """Let the row that is left of an odd number take the place of one in a pair that does not fit."""
+    (bad,) = np.nonzero(~truths.fit(pairs[:, 0], pairs[:, 1]))
+    if len(odd) and len(bad):
+        pair = int(bad[0])
+        for kept, other in ((0, 1), (1, 0)):
+            if truths.fit(pairs[[pair], kept], odd)[0]:
+                pairs[pair, other], odd[0] = odd[0], pairs[pair, other]
+                truths.mended += 1
+                return
 
 
 def _mend_circle(takes: Numbers, circle: Numbers, truths: _Truths) -> None:

@@ -27,9 +27,10 @@ def relabel(rows: Rows, request: Request, flow: Flow) -> Changed:
     sizes = np.bincount(rows.values, minlength=num_classes)
     eligible = int(sizes[chosen].sum())
     rate = share(request, eligible, len(rows.values))
-    rates = [rate * (flow.rates[c] if flow.rates else 1) for c in range(num_classes)]
-    if flow.rates:
-        rates = [flow.rates[c] if chosen[c] else Fraction(0) for c in range(num_classes)]
+    rates = [
+        (flow.rates[c] if flow.rates else rate) if chosen[c] else Fraction(0)
+        for c in range(num_classes)
+    ]
     _warn(flow, rates, chosen)
     keys = keyed.keys(rows.hashes, request.seed, "select")
     if request.draw == "bernoulli":

@@ -5,6 +5,7 @@ standardised and divided by the root of their width, so that no target takes mos
 changes depends on the features, not on the target alone; and the rate is exactly the one asked for.
 """
 
+import hashlib
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -13,14 +14,13 @@ from numpy.typing import NDArray
 
 from nmlcli import keyed
 from nmlcli.errors import InvalidInput
-from nmlcli.noise.draws import Mask, Numbers, by_class, half_up, share, sources
+from nmlcli.noise.draws import Numbers, by_class, half_up, share, sources
 from nmlcli.noise.terms import Changed, Request, Rows
 from nmlcli.products.features import Features
 
 _BLOCK = 4096  # rows
-_GRID = (
-    2.0**16
-)  # scores are rounded to its inverse, so that last bits of a product of matrices don't tell
+# Scores are rounded to its inverse, so that the last bits of a product of matrices do not tell.
+_GRID = 2.0**16
 
 Floats = NDArray[np.float64]
 
@@ -39,25 +39,46 @@ def relabel(rows: Rows, request: Request) -> Changed:
     chosen = sources(rows, request)[rows.values]
     eligible = int(chosen.sum())
     rate = share(request, eligible, len(rows.values))
-    margins = np.empty(len(rows.values))
-    for places, block in _standardised(features, rows, means, scale):
-        scores = block @ centroids.T - (centroids**2).sum(axis=1) / 2
-        own = rows.values[places]
-        mine = scores[np.arange(len(own)), own].copy()
-        scores[np.arange(len(own)), own] = -np.inf
-        margins[places] = scores.max(axis=1) - mine
-    spread = margins.std()
-    margins = np.rint((margins - margins.mean()) / (spread or 1) * _GRID) / _GRID
+    margins = _margins(features, rows, means, scale, centroids)
     uniform = keyed.uniforms(keyed.keys(rows.hashes, request.seed, "propensity"))
-    changes = _drawn(uniform, np.exp(margins), rows.hashes, chosen, rate, request.draw)
+    with np.errstate(divide="ignore"):  # log 0 is -inf, and comes first
+        ranks = np.where(chosen, np.log(uniform) - margins, np.inf)
+    if request.draw == "exact":
+        changes = np.zeros(len(ranks), dtype=np.bool_)
+        changes[np.lexsort((rows.hashes, ranks))[: half_up(rate * eligible)]] = True
+    else:
+        changes = ranks < _threshold(margins[chosen], rate) if rate < 1 else chosen
     inputs = np.empty((int(changes.sum()), features.columns), dtype=np.float32)
     slots = np.cumsum(changes) - 1
     for places, block in _standardised(features, rows, means, scale):
         inputs[slots[places[changes[places]]]] = block[changes[places]]
     values = rows.values.copy()
+    keys = keyed.keys(rows.hashes, request.seed, "target")
     for c, members in by_class(rows.values, np.flatnonzero(changes), num_classes):
-        values[members] = _targets(inputs[slots[members]], c, rows, members, request.seed)
-    return Changed(values, eligible)
+        purpose = f"instance {rows.classes[c]}"
+        weights = _normal((features.columns, num_classes), request.seed, purpose)
+        for start in range(0, len(members), _BLOCK):
+            some = members[start : start + _BLOCK]
+            values[some] = _targets(inputs[slots[some]], weights, c, keys[some])
+    digest = hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()[:16]
+    return Changed(values, eligible, {"digest": digest})
+
+
+def _margins(features: Features, rows: Rows, means: Floats, scale: Floats, centroids: Floats) -> Floats:
+    """max_{k≠y} s_k - s_y of each row, standardised over the rows, [N]; k are classes with rows."""
+    filled = np.bincount(rows.values, minlength=len(rows.classes)) > 0
+    margins = np.zeros(len(rows.values))
+    if filled.sum() < 2:
+        return margins
+    for places, block in _standardised(features, rows, means, scale):
+        scores = block @ centroids.T - (centroids**2).sum(axis=1) / 2
+        scores[:, ~filled] = -np.inf
+        own = rows.values[places]
+        mine = scores[np.arange(len(own)), own].copy()
+        scores[np.arange(len(own)), own] = -np.inf
+        margins[places] = scores.max(axis=1) - mine
+    spread = margins.std()
+    return np.asarray(np.rint((margins - margins.mean()) / (spread or 1) * _GRID) / _GRID)
 
 
 def _of(rows: Rows) -> Features:
@@ -73,9 +94,8 @@ def _moments(features: Features, rows: Rows) -> tuple[Floats, Floats, Floats]:
     squares = np.zeros(features.columns)
     shift: Floats | None = None
     for places, block in _blocks(features, rows):
-        shift = (
-            block[0].copy() if shift is None else shift
-        )  # so that no difference of large sums remains
+        # Taken off at once, so that no difference of large sums remains.
+        shift = block[0].copy() if shift is None else shift
         block = block - shift
         squares += (block**2).sum(axis=0)
         own = rows.values[places]
@@ -113,36 +133,28 @@ def _standardised(
         yield places, (block - means) / scale
 
 
-def _drawn(
-    uniform: Floats, propensity: Floats, hashes: keyed.Keys, chosen: Mask, rate: Fraction, draw: str
-) -> Mask:
-    """The rows that change, bool [N]: exactly a share of the chosen ones, or each on its own."""
-    ranks = np.where(chosen, uniform / propensity, np.inf)
-    eligible = int(chosen.sum())
-    changes: Mask = np.zeros(len(ranks), dtype=np.bool_)
-    if draw == "exact":
-        changes[np.lexsort((hashes, ranks))[: half_up(rate * eligible)]] = True
-        return changes
-    low, high = 0.0, 1.0 / propensity.min()
-    for _ in range(100):  # the factor at which the probabilities min(1, s w) sum to r N
+def _threshold(margins: Floats, rate: Fraction) -> float:
+    """log s at which the probabilities min(1, s exp(z)) of some rows sum to their share r."""
+    low, high = -float(margins.max(initial=0)) - 800, -float(margins.min(initial=0)) + 1
+    for _ in range(100):
         middle = (low + high) / 2
-        expected = np.minimum(1, middle * propensity[chosen]).sum()
-        low, high = (middle, high) if expected <= float(rate) * eligible else (low, middle)
-    return np.logical_and(chosen, ranks < low) if rate < 1 else chosen
+        expected = np.exp(np.minimum(0, middle + margins)).sum()
+        low, high = (middle, high) if expected <= float(rate) * len(margins) else (low, middle)
+    return low
 
 
-def _targets(inputs: NDArray[np.float32], own: int, rows: Rows, members: Numbers, seed: int) -> Numbers:
-    """New classes of some rows of one class, int64 [M], from their standardised features [M, D]."""
-    num_classes = len(rows.classes)
-    weights = _normal((inputs.shape[1], num_classes), seed, f"instance {rows.classes[own]}")
+def _targets(inputs: NDArray[np.float32], weights: Floats, own: int, keys: keyed.Keys) -> Numbers:
+    """New classes of some rows of one class, int64 [M], from their standardised features [M, D] and the
+    class's weights [D, C].
+    """
     scores = np.rint((inputs.astype(np.float64) @ weights) * _GRID) / _GRID
     scores[:, own] = -np.inf
-    likelihood = np.exp(scores - scores.max(axis=1, keepdims=True))
-    edges = np.cumsum(likelihood, axis=1)
-    keys = keyed.keys(rows.hashes[members], seed, "target")
+    edges = np.cumsum(np.exp(scores - scores.max(axis=1, keepdims=True)), axis=1)
     drawn = keyed.uniforms(keys)[:, None] * edges[:, -1:]
     places: Numbers = (edges <= drawn).sum(axis=1)
-    return np.minimum(places, num_classes - 1 - (own == num_classes - 1))
+    last = weights.shape[1] - 1
+    nearest: Numbers = np.minimum(places, last - (own == last))
+    return nearest
 
 
 def _normal(shape: tuple[int, int], seed: int, purpose: str) -> Floats:

@@ -19,8 +19,9 @@ from nmlcli.noise.terms import Changed, Flow, Request, Rows
 class Noise:
     """A kind of noise.
 
-    change(rows, request): what becomes of the rows. takes: the fields of Request that have a meaning
-    besides ratio and seed; needs: those that must be given. exact: a chosen row always changes its
+    change(rows, request): what becomes of the rows. takes: the options that have a meaning besides
+    ratio and seed: fields of Request, and `features` where the rows must have some; needs: those that
+    must be given. exact: a chosen row always changes its
     value. captions: it is for texts, not for labels.
     """
 
@@ -113,7 +114,7 @@ NOISES = {
     "matrix": Noise("as --matrix has it, cell by cell", partial(_along, matrix), (*_CHOICE, "matrix"),
                     needs=("matrix",)),
     "instance": Noise("by the sample's --features: those near another class first", _instance,
-                      (*_CHOICE, "features"), needs=("ratio", "features")),
+                      (*_CHOICE, "features")),
     "swap": Noise("captions: two by two exchanged, as in the paper", _swap, captions=True),
     "cycle": Noise("captions: each takes the next one's", _cycle, captions=True),
 }  # fmt: skip

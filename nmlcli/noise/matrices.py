@@ -17,7 +17,7 @@ _TOLERANCE = Fraction(1, 10**6)
 
 @dataclass(frozen=True)
 class Transition:
-    """A row-stochastic T: rates: the share 1 - T[c,c] of each class that changes, exactly, [C]."""
+    """A row-stochastic T. rows: T[true, noisy] as exact fractions, [C] rows of [C]."""
 
     rows: tuple[tuple[Fraction, ...], ...]
 
@@ -54,7 +54,8 @@ def read_matrix(source: str, classes: Sequence[str]) -> Transition:
         turned = all(_is_whole(cells[name]) for name in columns)
         remedy = "its columns do: transpose it" if turned else "rows are true classes"
         raise InvalidInput(f"{table.source}: rows that do not sum to 1: {first(wrong)}", remedy)
-    return Transition(tuple(tuple(v / sum(rows[name]) for v in rows[name]) for name in classes))
+    sums = {name: sum(row, Fraction(0)) for name, row in rows.items()}
+    return Transition(tuple(tuple(v and v / sums[name] for v in rows[name]) for name in classes))
 
 
 def _is_whole(shares: Sequence[Fraction]) -> bool:

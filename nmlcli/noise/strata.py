@@ -33,7 +33,7 @@ def seats(weights: Weights, caps: Counts, total: int, ties: Keys, start: int) ->
     offsets = _offsets(weights, ties, start)
 
     def counts(threshold: float) -> Counts:
-        return np.minimum(caps, np.floor(threshold * weights + offsets).astype(np.int64))
+        return np.minimum(caps, np.floor(threshold * weights + offsets)).astype(np.int64)
 
     low, high = 0.0, float(((caps + 1) / weights).max())
     while high - low > 1e-9 * high and counts(low).sum() < total:

@@ -40,8 +40,8 @@ class Rows:
 class Request:
     """How much noise of which kind. ratio: None where the kind brings its own.
 
-    classes: only rows of these change. ratio_of: a row of RATIOS_OF. map, matrix, features: what those
-    kinds need. See Noise.takes.
+    classes: only rows of these change. ratio_of: a row of RATIOS_OF. map, matrix: what the kinds of
+    those names go by.
     """
 
     ratio: Fraction | None

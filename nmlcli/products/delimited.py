@@ -9,7 +9,7 @@ import mmap
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from itertools import accumulate, chain, islice, repeat
 from operator import add
 from typing import Any, BinaryIO
@@ -73,7 +73,7 @@ class Delimited:
         quoted if the old one was or the value needs it.
         """
         place, width = self.columns.index(column), len(self.columns)
-        bare = cache(partial(plain, delimiter=self._delimiter))
+        bare = lru_cache(1 << 16)(partial(plain, delimiter=self._delimiter))
         yield self.data[: self._header_end]
         if added is not None:
             yield self._delimiter + (quoted(added) if self._header_quoted else bare(added))

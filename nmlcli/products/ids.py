@@ -95,6 +95,8 @@ def read_numbers(
     wrong = np.flatnonzero((labels < 0) | (labels >= bound))
     if len(wrong):
         row = int(wrong[0])
+        if record.classes is None:
+            raise InvalidInput(f"{container.source}: row {row} has {name} below 0")
         raise InvalidInput(
             f"{container.source}: row {row} has the {name.removesuffix('s').replace('_', ' ')} "
             f"{labels[row]}, outside of its {bound} classes"

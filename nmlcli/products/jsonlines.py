@@ -106,7 +106,20 @@ class JsonLines:
             raise InvalidInput(f"{self.source}: line {number} is not JSON ({reason})") from error
         if not isinstance(value, dict):
             raise InvalidInput(f"{self.source}: line {number} is no JSON object")
+        if rb"\u" in line and not _is_text(value):
+            raise InvalidInput(
+                f"{self.source}: line {number} holds half a character", "mend its escapes"
+            )
         return value
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value can be written as UTF-8, which half of a surrogate pair cannot."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -63,8 +63,7 @@ def read_labels(source: str, *, label_column: str = "label", id_column: str = "i
 def labels_of_table(table: Table, source: str, ids: Sequence[str], label_column: str) -> Labels:
     """The labels in a table that was read from source, for its rows' ids [N]; else as read_labels."""
     record = None if source == "-" else read_table_record(source)
-    if record is not None and record.options.get("label_column", label_column) != label_column:
-        record = None  # it speaks of another column
+    record = record if speaks_of(record, label_column) else None
     cells = table.column(label_column, "--label-column")
     names = texts(cells, "label", label_column, table.source)
     clean_names = None
@@ -74,6 +73,12 @@ def labels_of_table(table: Table, source: str, ids: Sequence[str], label_column:
     numbers = number(names, classes, table.source)
     clean = None if clean_names is None else number(clean_names, classes, table.source)
     return Labels(ids, numbers, clean, classes, record, table.source)
+
+
+def speaks_of(record: Record | None, label_column: str) -> bool:
+    """Whether a table's record is of this column's labels, not of captions or of other labels."""
+    told = {} if record is None else record.options
+    return "text_column" not in told and told.get("label_column", label_column) == label_column
 
 
 def unpack_labels(container: Container) -> Labels:
@@ -93,8 +98,11 @@ def unpack_labels(container: Container) -> Labels:
     labels, clean = (read_numbers(container, arrays, name, known) for name in BESIDE[:2])
     if labels is None or not rows:
         raise InvalidInput(f"{container.source} has no rows")
-    numbers = range(1 + max(int(each.max()) for each in (labels, clean) if each is not None))
-    classes = known.classes or tuple(map(str, numbers))
+    classes = known.classes
+    if classes is None:  # those that occur, as of a table
+        numbers, places = np.unique([labels, labels if clean is None else clean], return_inverse=True)
+        classes, both = tuple(map(str, numbers.tolist())), places.reshape(2, rows).astype(np.int64)
+        labels, clean = both[0], None if clean is None else both[1]
     return Labels(read_ids(container, arrays, rows), labels, clean, classes, record, container.source)
 
 

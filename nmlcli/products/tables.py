@@ -89,6 +89,10 @@ def open_table(source: str) -> EditableTable:
     suffix = Path(source).suffix.lower()
     if suffix == _PARQUET or (suffix not in SUFFIXES and data[:4] == b"PAR1"):
         return _open_parquet(data, name)
+    if data[:4] == b"\x89HDF" or (data[8:9] == b"{" and b"\0" in data[:8]):
+        raise InvalidInput(
+            f"{name} is a binary product, no table", "save it to a file and give its name"
+        )
     if data.find(b"\0") >= 0:
         raise InvalidInput(f"{name} holds NUL bytes, so it is no UTF-8 text", "recode it")
     sniffed = data[:4096].removeprefix(BOM).lstrip()[:1] == b"{"

@@ -51,7 +51,7 @@ def figure(out: Path, inches: tuple[float, float]) -> Iterator[Any]:
     with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "svg.hashsalt": "nml"}):
         drawn = Figure(figsize=inches, layout="constrained")
         yield drawn
-        drawn.savefig(out, dpi=160, metadata=_TIMELESS[out.suffix])
+        drawn.savefig(out, dpi=160, metadata=_TIMELESS[out.suffix.lower()])
 
 
 def _title(comparison: Comparison, key: Sequence[Any], row: GroupRow) -> str:

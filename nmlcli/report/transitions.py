@@ -11,6 +11,7 @@ from nmlcli.report.figures import figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
+MOST_DRAWN = 2_000  # classes; a finer picture has fewer pixels than cells
 _WRITTEN = 20  # classes, up to which shares stand in the cells
 _NAMED = 60  # classes, up to which all are named
 

@@ -14,7 +14,7 @@ from nmlcli.keyed import hash_ids
 from nmlcli.noise.terms import Rows
 from nmlcli.products.features import Features
 from nmlcli.products.formats import FORMATS, open_container, write_labels
-from nmlcli.products.labels import CLEAN, CLEAN_TEXT, Labels, unpack_labels
+from nmlcli.products.labels import CLEAN, CLEAN_TEXT, Labels, speaks_of, unpack_labels
 from nmlcli.products.tables import (
     SUFFIXES,
     is_table,
@@ -61,13 +61,14 @@ def open_carrier(
     """Open a table, a set or a binary file that carries labels or captions.
 
     captions: its captions are wanted, not its labels. replace: noise that is already there makes room
-    for a new one; else it is refused. select: what is taken of a set that is no table.
+    for a new one; else it is refused, that of a table when it has been read. select: what is taken of
+    a set that is no table.
     """
     if is_table(source):
         if select != SourceOptions():
             kept = f"{source} is a table, which is kept whole"
             raise UsageError(kept, "leave --limit and --domain out")
-        return _of_table(source, columns, captions, replace)
+        return _of_table(source, columns, captions)
     if columns != Columns():
         raise UsageError(f"{source} is no table", "leave the names of columns out")
     if _is_binary(source):
@@ -78,12 +79,10 @@ def open_carrier(
     return _of_samples(open_samples(source, select), captions, replace)
 
 
-def _of_table(source: str, columns: Columns, captions: bool, replace: bool) -> Carrier:
+def _of_table(source: str, columns: Columns, captions: bool) -> Carrier:
     table = open_table(source)
     column, option = (columns.text, "--text-column") if captions else (columns.label, "--label-column")
     clean = CLEAN_TEXT if captions else CLEAN
-    if clean in table.columns and not replace:
-        raise _noisy_already(table.source, clean)
     wanted = {
         option: (column, None), "--from-column": (columns.noisy, None),
         "--id-column": (columns.id, "id"), "--group-column": (columns.group, "image"),
@@ -91,12 +90,14 @@ def _of_table(source: str, columns: Columns, captions: bool, replace: bool) -> C
     for named, (name, default) in wanted.items():
         if name not in (None, default, *table.columns):
             raise missing_column(str(name), table.columns, table.source, named)
-    edited = Edited(table, column, clean if clean in table.columns else column, columns)
+    truth = clean if clean in table.columns and columns.noisy is None else column
+    edited = Edited(table, column, truth, columns)
     record = None if source == "-" else read_table_record(source)
     if captions:
         read = partial(read_captions, edited)
     else:
-        read = partial(read_labels, edited, record.classes if record else None)
+        known = record.classes if record and speaks_of(record, column) else None
+        read = partial(read_labels, edited, known)
     return Carrier(
         table.identity, read, (*SUFFIXES, *FORMATS) if columns.noisy else table.suffixes,
         columns.noisy is not None, None if source == "-" else _facts(source, table.identity),
@@ -153,14 +154,14 @@ def _truth(labels: Labels, noise: Facts | None, replace: bool) -> Labels:
         wrong = f"{labels.source} carries noise, and the labels before it are not known"
         raise InvalidInput(wrong, "corrupt the clean set")
     if not replace:
-        raise _noisy_already(labels.source)
+        raise noisy_already(labels.source)
     return Labels(labels.ids, labels.clean_labels, None, labels.classes, None, labels.source)
 
 
-def _noisy_already(source: str, column: str = "") -> InvalidInput:
-    why = f", since it has a column {column}" if column else ""
-    remedy = "corrupt the clean one, or draw anew against its clean values with --replace"
-    return InvalidInput(f"{source} carries noise already{why}", remedy)
+def noisy_already(source: str) -> InvalidInput:
+    """The error for noise that is not to be replaced."""
+    remedy = "corrupt the clean one, or draw anew from its clean values with --replace"
+    return InvalidInput(f"{source} carries noise already", remedy)
 
 
 def _labels_of(labels: Labels, advance: Advance) -> Content:

@@ -1,9 +1,8 @@
 """`corrupt`: labels or captions to noisy ones, exactly as many as asked for."""
 
-import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,14 +18,14 @@ from nmlcli.noise.kinds import NOISES, parse_ratio
 from nmlcli.noise.statistics import statistics
 from nmlcli.noise.terms import Changed, Request
 from nmlcli.products.features import Features
-from nmlcli.products.formats import FORMATS, read_features, read_record
+from nmlcli.products.formats import FORMATS, binary_stdout, read_features, read_record
 from nmlcli.products.labels import noise_facts
-from nmlcli.products.tables import SUFFIXES
+from nmlcli.products.tables import SUFFIXES, sidecar
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Facts, Record, hash_file, identity_of
-from nmlcli.stages.carriers import Carrier, open_carrier, places_of
+from nmlcli.stages.carriers import Carrier, noisy_already, open_carrier, places_of
 from nmlcli.stages.edited import Columns, Content
-from nmlcli.stages.outputs import check_apart, up_to_date
+from nmlcli.stages.outputs import check_apart, check_place, up_to_date
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class CorruptOptions:
     reuse: bool = False
 
 
-_OF_KINDS = ("draw", "stratify", "ratio_of", "classes", "map", "matrix", "features")
+_OF_KINDS = tuple(dict.fromkeys(name for noise in NOISES.values() for name in noise.takes))
 _OF_INPUT = ("from_column", "replace", "label_column", "text_column", "id_column", "group_column")
 
 
@@ -86,25 +85,36 @@ def corrupt(
     """
     ratio = None if options.ratio is None else parse_ratio(options.ratio)
     _check_options(options, ratio)
-    check_apart(out=out, stats=options.stats)
     out = None if out == "-" else out
+    given = [Path(name) for name in (options.map, options.matrix, options.features) if name]
+    pipes = [str(path) for path in given if path.exists() and not path.is_file()]
+    if pipes:
+        raise UsageError(f"{pipes[0]} is read more than once, which a pipe cannot be", "give a file")
     carrier = open_carrier(
         source, _columns(options), captions=NOISES[options.kind].captions, replace=options.replace,
         select=SourceOptions(limit=options.limit, domain=options.domain),
     )  # fmt: skip
     _check_form(source, out, carrier)
-    given = [Path(name) for name in (options.map, options.matrix, options.features) if name]
     files = [path for path in given if path.is_file()]
+    _check_places(source, out, options, carrier, files)
+    features = _features(source, options) if "features" in NOISES[options.kind].takes else None
     told = _told(options, ratio)
     contents = [carrier.identity, *map(hash_file, files)]
     identity = identity_of("corrupt", REVISION, told, contents)
-    made = not options.stats or Path(options.stats).exists()
-    if options.reuse and out and made and up_to_date(out, identity, [*carrier.files, *files]):
+    if (
+        options.reuse
+        and out
+        and _has_stats(options, identity)
+        and up_to_date(out, identity, [*carrier.files, *files])
+    ):
         record = read_record(out)
         if record is not None:
             return record
     content = carrier.read(advance)
-    changed = _changed(source, content, options, ratio)
+    held = content.noisy if options.from_column is None and not options.replace else None
+    if held is not None and (held != content.rows.values).any():
+        raise noisy_already(content.rows.source)
+    changed = _changed(content, features, options, ratio)
     noise = _noise(content, changed, options, ratio)
     record = Record(
         "labels", identity, "corrupt", told, content.rows.classes or None, data=carrier.data,
@@ -122,8 +132,9 @@ def _check_options(options: CorruptOptions, ratio: Fraction | None) -> None:
     takes = (*noise.takes, *(("text_column", "group_column") if noise.captions else ("label_column",)))
     if options.from_column is not None:
         kind, takes = "--from-column", ("label_column",)
-        if options.kind != default.kind or ratio is not None:
-            raise UsageError("--from-column takes noise as it is", "leave --kind and --ratio out")
+        if options.kind != default.kind or ratio is not None or options.seed or options.replace:
+            remedy = "leave --kind, --ratio, --seed and --replace out"
+            raise UsageError("--from-column takes noise as it is", remedy)
     for name in (*_OF_KINDS, "label_column", "text_column", "group_column"):
         if getattr(options, name) != getattr(default, name) and name not in takes:
             kinds = [other for other, row in NOISES.items() if name in row.takes]
@@ -135,7 +146,7 @@ def _check_options(options: CorruptOptions, ratio: Fraction | None) -> None:
         raise UsageError("--ratio-of says what --ratio is of", "give --ratio")
     needs = () if options.from_column is not None else noise.needs
     for name in needs:
-        if getattr(options, name) is None and name != "features":  # which may be the input
+        if getattr(options, name) is None:
             raise UsageError(f"--{name} is missing", f"{kind} needs it")
 
 
@@ -168,6 +179,35 @@ def _told(options: CorruptOptions, ratio: Fraction | None) -> dict[str, Any]:
     return told
 
 
+def _check_places(
+    source: str, out: str | None, options: CorruptOptions, carrier: Carrier, files: Sequence[Path]
+) -> None:
+    """Both outputs must have a place of their own, and one that no input lies in; only a table that
+    keeps its form may take the place of itself.
+    """
+    beside = None if out is None else str(sidecar(out))
+    check_apart(out=out, stats=options.stats)
+    check_apart(record=beside, stats=options.stats)
+    inputs = [*carrier.files, *files]
+    if options.stats == "-":
+        raise UsageError("--stats - would mix with the table on stdout", "give the name of a file")
+    check_place(options.stats, inputs, "--stats")
+    check_place(out, [name for name in inputs if carrier.new or str(name) != source])
+    if out is None and carrier.suffixes == (".parquet",):
+        binary_stdout()  # which no terminal is
+
+
+def _has_stats(options: CorruptOptions, identity: str) -> bool:
+    """Whether the statistics asked for, if any, are there and are those of this product."""
+    if options.stats is None:
+        return True
+    try:
+        found = json.loads(Path(options.stats).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("identity") == identity
+
+
 def _check_form(source: str, out: str | None, carrier: Carrier) -> None:
     """The output's suffix must name the form that the product has, or none that is known of a table."""
     suffix = Path(out or "").suffix.lower()
@@ -176,25 +216,30 @@ def _check_form(source: str, out: str | None, carrier: Carrier) -> None:
         raise UsageError(f"{out}: {what}", f"end the name in {' or '.join(carrier.suffixes)}")
 
 
-def _changed(source: str, content: Content, options: CorruptOptions, ratio: Fraction | None) -> Changed:
+def _changed(
+    content: Content, features: Features | None, options: CorruptOptions, ratio: Fraction | None
+) -> Changed:
     """What becomes of the rows."""
     if options.from_column is not None and content.noisy is not None:
         return Changed(content.noisy, len(content.noisy))
     noise, rows = NOISES[options.kind], content.rows
-    if "features" in noise.takes:
-        features = _features(options.features or source)
+    if features is not None:
         rows = replace(rows, features=features, places=places_of(content, features))
     names = {field.name for field in fields(Request)} - {"ratio"}
     request = Request(ratio=ratio, **{name: getattr(options, name) for name in names})
     return noise.change(rows, request)
 
 
-def _features(source: str) -> Features:
-    if source == "-":
-        raise UsageError("features are read more than once, which a pipe cannot be", "give a file")
-    if Path(source).suffix.lower() not in FORMATS:
-        raise UsageError("--features is missing", "--kind instance needs those of the samples")
-    return read_features(source)
+def _features(source: str, options: CorruptOptions) -> Features:
+    """The features that a kind goes by: those given, or the input where it holds some."""
+    given = options.features or source
+    if options.features is None and Path(source).suffix.lower() not in FORMATS:
+        raise UsageError("--features is missing", f"--kind {options.kind} needs those of the samples")
+    if Path(given).suffix.lower() not in FORMATS:
+        raise UsageError(
+            f"--features {given} is no file of features", f"they end in {', '.join(FORMATS)}"
+        )
+    return read_features(given)
 
 
 def _noise(
@@ -214,9 +259,6 @@ def _noise(
         share = facts["flipped"] / changed.eligible
         extent = {"selected": changed.eligible, "realised_selected": share}
         facts |= {"ratio_of": options.ratio_of, **extent}
-    if options.kind == "instance":
-        # Products of matrices differ in their last bits from machine to machine.
-        facts["digest"] = hashlib.sha256(changed.values.astype("<i8").tobytes()).hexdigest()[:16]
     return {**facts, **changed.facts}
 
 
@@ -233,10 +275,13 @@ def _report(
     if rows.groups is None:
         found = statistics(rows.values, changed.values, rows.classes)
     if options.stats:
-        of = changed.eligible if options.ratio_of == "selected" and rows.groups is None else noise["of"]
+        of = changed.eligible if options.ratio_of == "selected" else noise["of"]
         wanted = None if noise["requested"] is None else half_up(Fraction(str(options.ratio)) * of)
+        if rows.groups is not None:
+            wanted = noise["flipped"]  # exact, by whatever the kind can reach
         with replacing(options.stats) as temporary:
-            text = json.dumps({**noise, "wanted": wanted, **found}, ensure_ascii=False, indent=1)
+            facts = {"identity": record.identity, **noise, "wanted": wanted, **found}
+            text = json.dumps(facts, ensure_ascii=False, indent=1)
             temporary.write_text(text + "\n", encoding="utf-8")
     what = "labels" if rows.groups is None else "captions"
     seed = "" if noise["seed"] is None else f", seed {noise['seed']}"

@@ -1,5 +1,6 @@
 """Tables one column of which is edited: labels or captions out of it, and other ones into it."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from nmlcli.errors import InvalidInput, first
 from nmlcli.keyed import Keys, hash_ids
 from nmlcli.noise.terms import Rows
 from nmlcli.products.formats import write_labels
+from nmlcli.products.jsonlines import JsonLines
 from nmlcli.products.labels import CLEAN, CLEAN_TEXT, Labels, class_order, texts
 from nmlcli.products.tables import EditableTable, save_edited
 from nmlcli.progress import Advance
@@ -25,11 +27,14 @@ _BLOCK = 8192  # rows
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of a table's columns. noisy: that of labels which people gave, beside the true ones."""
+    """The names of a table's columns.
+
+    id: None where ids do not matter. noisy: labels that people gave, beside the true ones.
+    """
 
     label: str = "label"
     text: str = "text"
-    id: str = "id"
+    id: str | None = "id"
     group: str = "image"
     noisy: str | None = None
 
@@ -67,16 +72,29 @@ class Edited:
         return self.columns.id in self.table.columns
 
     def batches(self, *columns: str) -> Iterator[tuple[int, list[str], list[list[Any]]]]:
-        """Some thousand rows at a time: the first one's number, their ids, the columns' values."""
-        row = 0
-        for values in self.table.batches([*columns, *([self.columns.id] if self.has_ids else [])]):
+        """Some thousand rows at a time: the first one's number, their ids, the columns' values.
+
+        Raises InvalidInput where only some rows of JSON Lines have an id or an image.
+        """
+        row, named = 0, str(self.columns.id)
+        maybe = [named] if self.has_ids else self._not_in_the_first_row()
+        for values in self.table.batches([*columns, *maybe]):
             size = len(values[0])
+            ids = list(map(str, range(row, row + size)))
             if self.has_ids:
-                ids = texts(values[-1], "id", self.columns.id, self.table.source, row + 1)
-            else:
-                ids = list(map(str, range(row, row + size)))
+                ids = texts(values[-1], "id", named, self.table.source, row + 1)
+            for name, cells in zip(maybe, values[len(columns) :], strict=True):
+                if not self.has_ids and any(cell is not None for cell in cells):
+                    wrong = f"{self.table.source}: the first row has no {name}, a later one has"
+                    raise InvalidInput(wrong, "give all rows one, or none")
             yield row, ids, list(values[: len(columns)])
             row += size
+
+    def _not_in_the_first_row(self) -> list[str]:
+        if not isinstance(self.table, JsonLines):
+            return []
+        names = (self.columns.id, self.columns.group if self.column == self.columns.text else None)
+        return [name for name in names if name is not None and name not in self.table.columns]
 
     def name(self, rows: Numbers) -> list[str]:
         """The ids of some rows, in the order of the table, read anew."""
@@ -152,7 +170,8 @@ def read_labels(
     true = distinct if union else [distinct[n] for n in np.unique(np.concatenate(truths)).tolist()]
     if classes is None or not set(true) <= set(classes):
         classes = class_order(true)
-    check_classes(classes, rows, source)
+    if not union:
+        check_classes(classes, rows, source)
     places = names.places(classes)
     content = Rows(all_hashes, places[np.concatenate(truths)], source, classes)
     noisy = places[np.concatenate(others)] if others else None
@@ -205,7 +224,8 @@ def read_captions(edited: Edited, advance: Advance) -> Content:
     for row, ids, (captions, *more) in edited.batches(edited.truth, *grouped, *current):
         truths += _captions(captions, edited.truth, table.source, row)
         now += _captions(more[-1], edited.column, table.source, row) if current else []
-        images += list(map(groups.__getitem__, more[0])) if grouped else range(row, row + len(ids))
+        cells = more[0] if grouped else [None] * len(ids)
+        images += [groups[_image(cell, place)] for place, cell in enumerate(cells, start=row)]
         hashes.append(hash_ids(ids))
         advance(row + len(ids), None)
     if not truths:
@@ -224,6 +244,15 @@ def read_captions(edited: Edited, advance: Advance) -> Content:
         edited.save(out, (None if same else truths[row] for row, same in cells), CLEAN_TEXT, record)
 
     return Content(rows, write, edited.name, noisy)
+
+
+def _image(cell: Any, row: int) -> Any:
+    """What tells an image from others: its path or number, a hash of its bytes, else its row."""
+    if isinstance(cell, dict):  # as data sets of images are packed in Parquet
+        cell = cell.get("bytes") or cell.get("path")
+    if cell is None or cell == "":
+        return None, row
+    return hashlib.sha256(cell).digest() if isinstance(cell, bytes) else str(cell)
 
 
 def _captions(values: list[Any], column: str, source: str, row: int) -> list[str]:

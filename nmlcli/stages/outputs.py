@@ -55,6 +55,22 @@ def check_apart(**outputs: str | None) -> None:
             raise UsageError(f"--{name} and --{twins[0]} are one file", "give two names")
 
 
+def check_place(out: str | None, inputs: Iterable[str | Path], option: str = "-o") -> None:
+    """Find before any work what would stop a file from being written, or destroy an input.
+
+    Raises UsageError for the name of a folder or of an input, NmlError where there is no such folder.
+    """
+    if out in (None, "-"):
+        return
+    path = Path(str(out))
+    if str(out).endswith("/") or path.is_dir():
+        raise UsageError(f"{option} {out} is a folder", "give the name of a file")
+    if any(os.path.realpath(path) == os.path.realpath(each) for each in inputs):
+        raise UsageError(f"{option} {out} would overwrite an input", "give another name")
+    if not path.parent.is_dir():
+        raise NmlError(f"folder {path.parent} does not exist", "make it first")
+
+
 def is_folder(out: str | None) -> bool:
     """Whether out is the name of a folder: it is one, or ends with /."""
     return out not in (None, "-") and (str(out).endswith("/") or Path(str(out)).is_dir())

@@ -145,6 +145,14 @@ def test_plain_lines_with_verbose(caplog):
     assert caplog.messages == ["embed 2,000/2,000  loss 0.250  accuracy 50.0 %"]
 
 
+def test_a_sparkline_has_logarithmic_axes():
+    assert render.sparkline([2.0**-k for k in range(8)], 8) == "█▇▆▅▃▁"
+    assert render.sparkline([8.0, 4.0, 1.0, 0.0]) == "█▆▁ "
+    assert render.sparkline([3.0]) == "█"
+    assert render.sparkline([5.0] * 2048) == "█" * 10
+    assert render.sparkline([0.0, 0.0]) == render.sparkline([]) == ""
+
+
 BAR = textwrap.dedent("""
     import logging, sys, time
     from nmlcli.cli import render

@@ -158,3 +158,31 @@ def test_features_must_be_finite():
     matrix[7, 2] = np.nan
     with pytest.raises(InvalidInput, match="not finite"):
         changed(replace(rows, features=features_of(matrix)), "0.3")
+
+
+@pytest.mark.parametrize("ratio", ["0.2", "1"])
+def test_an_outlier_leaves_a_bernoulli_draw_its_ratio(ratio):
+    rows, matrix = make(20_000, 4, 8)
+    matrix[7] += 1000 * matrix.std(axis=0)
+    rows = replace(rows, features=features_of(matrix))
+    flipped = (changed(rows, ratio, draw="bernoulli") != rows.values).mean()
+    assert abs(flipped - float(ratio)) < 0.015
+
+
+def test_a_large_mean_costs_no_digits():
+    rows, matrix = make(500, 5, 8)
+    matrix = np.round(matrix * 2**10) / 2**10
+    far = replace(rows, features=features_of(np.asarray(matrix, dtype=np.float32) + np.float32(0)))
+    offset = matrix.astype(np.float64) + 2.0**12
+    assert (offset.astype(np.float32) == offset).mean() > 0.9
+    near, moved = changed(far, "0.3"), changed(replace(rows, features=features_of(offset)), "0.3")
+    assert (near != moved).mean() < 0.02
+
+
+def test_a_class_without_rows_is_near_to_none():
+    rows, _ = make(600, 3, 6)
+    more = replace(rows, classes=(*rows.classes, "none of them"))
+    one, two = ((changed(each, "0.3") != rows.values) for each in (rows, more))
+    assert (one == two).all()
+    alone = replace(rows, values=np.zeros(600, dtype=np.int64))
+    assert (changed(alone, "0.3") != 0).sum() == 180

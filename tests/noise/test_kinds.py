@@ -390,3 +390,25 @@ def test_symmetric_is_what_the_definition_says(folder, seed):
         wanted[row] = (labels[row] + 1 + step) % num_classes
 
     assert noisy("symmetric", rows_of(ids, labels, num_classes), folder, "0.2", seed).tolist() == wanted
+
+
+def test_uniform_noise_keeps_the_clean_class_the_likeliest(folder, caplog):
+    noisy("uniform", labelled(1000, 4), folder, "0.99")
+    assert not caplog.records
+
+
+def test_a_class_without_an_arrow_stays_whatever_is_chosen(folder):
+    (folder / "one.csv").write_text("from,to\nclass 0000,class 0001\n")
+    rows = labelled(1000, 3)
+    request = Request(Fraction(1), map=str(folder / "one.csv"), classes=("class 0000", "class 0002"))
+    changed = NOISES["asymmetric"].change(rows, request)
+    assert changed.eligible == (rows.values == 0).sum()
+    assert set(changed.values.tolist()) == {1, 2}
+
+
+def test_more_classes_than_two_bytes_can_count(folder):
+    rows = rows_of(map(str, range(140_000)), np.arange(140_000) % 70_000, 70_000)
+    values = noisy("pairflip", rows, folder, "0.5")
+    changed = values != rows.values
+    assert changed.sum() == 70_000
+    assert (values[changed] == (rows.values[changed] + 1) % 70_000).all()

@@ -106,3 +106,18 @@ def test_a_longer_sequence_begins_with_the_shorter(weights, total, start):
     assert (sequence(weights, total, ties(len(weights)), start) == longer[:total]).all()
     shares = np.bincount(longer, minlength=len(weights)) - 2 * total * weights / weights.sum()
     assert np.abs(shares).max() < 2 + len(weights) ** 0.5
+
+
+def test_weights_of_any_size_are_borne():
+    found = seats(np.array([1000, 1000, 1e-15]), np.array([1000, 1000, 1000]), 1500, ties(3), 5)
+    assert found.sum() == 1500
+    assert found[2] <= 1
+    assert (seats(np.array([1.0, 2.0]), np.array([1, 1]), 2, ties(2), 5) == 1).all()
+
+
+def test_a_sequence_is_long_enough_whatever_the_offsets():
+    for start in range(0, 2**64, 2**58 + 12345):
+        for count in (2, 3, 50):
+            weights = np.ones(count)
+            weights[0] = 1e6
+            assert len(sequence(weights, 7, ties(count), start)) == 7

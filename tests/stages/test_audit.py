@@ -41,7 +41,7 @@ def test_it_counts_what_scikit_learn_counts(noisy):
 def test_all_forms_of_labels_are_audited_alike(noisy):
     wanted = audit(str(noisy), AuditOptions())
     for name in ("p.h5", "p.safetensors", "p.parquet"):
-        options = CorruptOptions(label_column="clean_label", from_column="label", replace=True)
+        options = CorruptOptions(label_column="clean_label", from_column="label")
         corrupt(str(noisy), str(noisy.parent / name), options)
         found = audit(str(noisy.parent / name), AuditOptions())
         assert {**found, "source": ""} == {**wanted, "source": ""}
@@ -156,3 +156,29 @@ def test_labels_that_are_known_clean_and_those_that_are_not(tmp_path):
         audit(str(tmp_path / "t.safetensors"), AuditOptions())
     with pytest.raises(NmlError):
         audit(str(tmp_path / "none.csv"), AuditOptions())
+
+
+def test_an_audit_needs_neither_ids_nor_two_classes(tmp_path):
+    (tmp_path / "t.csv").write_text("id,label,clean_label\n1,x,x\n1,x,x\n")
+    assert audit(str(tmp_path / "t.csv"), AuditOptions())["flipped"] == 0
+
+
+def test_columns_of_captions_are_named_by_their_own_option(tmp_path):
+    (tmp_path / "c.tsv").write_text("caption\tclean_text\na\tb\nb\ta\n")
+    source = str(tmp_path / "c.tsv")
+    with pytest.raises(InvalidInput, match=r"no column text.*--text-column"):
+        audit(source, AuditOptions())
+    for clean in (None, "clean_text"):
+        found = audit(source, AuditOptions(text_column="caption", clean_column=clean))
+        assert found["flipped"] == 2
+    with pytest.raises(NmlError, match="--label-column has no effect here"):
+        audit(source, AuditOptions(label_column="caption"))
+
+
+def test_many_classes_take_no_matrix(tmp_path):
+    rows = "".join(f"class {i},class {i ^ 1}\n" for i in range(30_000))
+    (tmp_path / "t.csv").write_text("label,clean_label\n" + rows)
+    found = audit(str(tmp_path / "t.csv"), AuditOptions())
+    assert in_table(found)[1][0][3] == "100.0 %"
+    with pytest.raises(NmlError, match="more than 2,000 classes to draw"):
+        audit(str(tmp_path / "t.csv"), AuditOptions(plot=str(tmp_path / "p.png")))

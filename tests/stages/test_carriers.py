@@ -18,7 +18,7 @@ from PIL import Image
 from nmlcli.data.sources import SourceOptions, open_samples
 from nmlcli.errors import InvalidInput, NmlError, UsageError
 from nmlcli.products.features import Features
-from nmlcli.products.formats import read_record, write_features
+from nmlcli.products.formats import read_features, read_record, write_features
 from nmlcli.products.labels import read_labels
 from nmlcli.provenance import Record
 from nmlcli.stages.corrupt import CorruptOptions, corrupt
@@ -339,3 +339,84 @@ def test_any_text_survives_beside_the_column(tmp_path_factory, rows):
     assert [row["clean_label"] for row in made] == [row["label"] for row in old]
     assert sum(row["label"] != row["clean_label"] for row in made) == record.noise["flipped"]
     assert record.noise["flipped"] == (len(rows) + 1) // 2
+
+
+@pytest.mark.parametrize(
+    "images", [[{"bytes": b"a", "path": None}, {"bytes": None, "path": "b"}], [b"a", b"b"], [1, 2]]
+)
+def test_images_packed_in_parquet_tell_captions_apart(tmp_path, images):
+    texts = [f"caption {i}" for i in range(8)]
+    table = pa.table({"image": [images[i % 2] for i in range(8)], "text": texts})
+    pq.write_table(table, tmp_path / "t.parquet")
+
+    make(tmp_path / "t.parquet", tmp_path / "o.parquet", kind="swap", ratio="1")
+
+    made = pq.read_table(tmp_path / "o.parquet")["text"].to_pylist()
+    assert all(int(text[-1]) % 2 != row % 2 for row, text in enumerate(made))
+
+
+def test_rows_without_an_image_are_images_of_their_own(tmp_path):
+    (tmp_path / "t.csv").write_text("image,text\n" + "".join(f",text {i}\n" for i in range(2000)))
+    assert make(tmp_path / "t.csv", tmp_path / "o.csv", kind="swap").noise["flipped"] == 500
+
+
+def test_one_image_for_all_is_refused_at_once(tmp_path):
+    (tmp_path / "t.csv").write_text("image,text\n" + "".join(f"x,text {i}\n" for i in range(50_000)))
+    with pytest.raises(InvalidInput, match="captions 0 can become wrong"):
+        make(tmp_path / "t.csv", tmp_path / "o.csv", kind="swap")
+
+
+def test_features_are_not_replaced_by_their_labels(tmp_path):
+    write_features(str(tmp_path / "train.h5"), features())
+    with pytest.raises(UsageError, match="would overwrite an input"):
+        make(tmp_path / "train.h5", tmp_path / "train.h5")
+    assert read_features(str(tmp_path / "train.h5")).rows == 400
+
+
+def test_numbers_of_classes_with_gaps_are_those_that_occur(tmp_path):
+    safetensors.numpy.save_file({"labels": np.array([0, 10**9] * 10)}, tmp_path / "t.safetensors")
+    record = make(tmp_path / "t.safetensors", tmp_path / "o.csv")
+    assert record.classes == ("0", "1000000000")
+    safetensors.numpy.save_file({"labels": np.array([0, -1] * 10)}, tmp_path / "t.safetensors")
+    with pytest.raises(InvalidInput, match="row 1 has labels below 0"):
+        make(tmp_path / "t.safetensors", tmp_path / "o.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"label":"a"}\n{"id":"b","label":"b"}\n', "first row has no id, a later one has"),
+        ('{"id":"\\ud800","label":"a"}\n{"id":"b","label":"b"}\n', "line 1 holds half a character"),
+    ],
+)
+def test_json_lines_that_are_not_what_they_seem(tmp_path, text, message):
+    (tmp_path / "t.jsonl").write_text(text)
+    with pytest.raises(InvalidInput, match=message):
+        make(tmp_path / "t.jsonl", tmp_path / "o.jsonl")
+
+
+def test_recorded_classes_keep_their_order_and_those_without_rows(tmp_path):
+    names = ("z", "a", "m")
+    record = Record("features", "f" * 32, "embed", rows=40, columns=4, classes=names)
+    matrix = np.zeros((40, 4), dtype=np.float32)
+    ids, numbers = [str(i) for i in range(40)], np.arange(40) % 2
+    given = Features(record, ids, numbers, None, matrix.dtype, lambda rows: iter([matrix]), "f")
+    write_features(str(tmp_path / "f.h5"), given)
+    make(tmp_path / "f.h5", tmp_path / "clean.csv", ratio="0")
+
+    record = make(tmp_path / "clean.csv", tmp_path / "o.csv", kind="pairflip", ratio="1")
+
+    assert record.classes == names
+    assert [parent["kind"] for parent in record.parents] == ["labels", "features"]
+    rows = list(csv.DictReader((tmp_path / "o.csv").open()))
+    assert {(row["clean_label"], row["label"]) for row in rows} == {("z", "a"), ("a", "m")}
+
+
+def test_a_record_of_another_column_says_nothing_of_this_one(tmp_path):
+    rows = "".join(f"{i},{'abc'[i % 3]},{'xy'[i % 2]}\n" for i in range(30))
+    (tmp_path / "t.csv").write_text("id,label,other\n" + rows)
+    make(tmp_path / "t.csv", tmp_path / "o.csv", ratio="0.1")
+    text = (tmp_path / "o.csv").read_text().replace("clean_label", "was")
+    (tmp_path / "p.csv").write_text(text)
+    record = make(tmp_path / "p.csv", tmp_path / "q.csv", label_column="other")
+    assert record.classes == ("x", "y")

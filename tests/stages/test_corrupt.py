@@ -26,7 +26,7 @@ FROZEN = {
     "matrix": "c0cfd3a80cad3ac8",
     "instance": "d5ab7c2b9e294ed3",
     "swap": "16909ad889d84e13",
-    "cycle": "f2b13efc34b3af01",
+    "cycle": "fba5924dec0f0636",
 }
 KINDS = list(NOISES)
 DRAWN = [(kind, draw) for kind in KINDS for draw in DRAWS
@@ -62,7 +62,7 @@ def inputs(tmp_path, table):
     def of(kind):
         found = {name: str(tmp_path / file) for name, file in
                  (("map", "map.csv"), ("matrix", "matrix.csv"), ("features", "features.h5"))
-                 if name in NOISES[kind].needs}  # fmt: skip
+                 if name in NOISES[kind].takes}  # fmt: skip
         return found | ({"text_column": "label"} if NOISES[kind].captions else {})
 
     return of
@@ -212,7 +212,7 @@ def test_reuse(table, tmp_path, caplog):
         ("id,label\n1,a\n2,a\n", {"ratio": "0.5"}, "one class, a"),
         ("id,label\n", {"ratio": "0.5"}, "no rows"),
         ("id,label\n1,a\n2,\n", {"ratio": "0.5"}, "row 2 has no label"),
-        ("id,label,clean_label\n1,a,b\n2,b,b\n", {"ratio": "0.5"}, "carries noise already"),
+        ("id,label,clean_label\n1,a,b\n2,a,a\n", {"ratio": "0.5"}, "carries noise already"),
         ("id,label\n1,a\n2,b\n1,b\n", {"ratio": "0.5"}, "ids repeat: 1"),
         ("id,label\n1,a\n2,b\n", {"ratio": "0.5", "label_column": "y"}, "no column y, but id, label"),
         ("id,label\n1,a\n2,b\n", {"ratio": "0.5", "id_column": "y"}, "no column y"),
@@ -294,10 +294,10 @@ def test_no_noise_of_captions_changes_no_byte_but_adds_the_column(table, tmp_pat
         ),
         ({"ratio": ".1", "stratify": True, "draw": "bernoulli"}, "--stratify makes counts exact"),
         ({"kind": "matrix", "matrix": "m", "ratio_of": "all"}, "--ratio-of says what --ratio is of"),
-        ({"ratio": ".1", "from_column": "y"}, "takes noise as it is: leave --kind and --ratio out"),
+        ({"ratio": ".1", "from_column": "y"}, "takes noise as it is: leave --kind, --ratio, --seed"),
         (
             {"kind": "pairflip", "from_column": "y"},
-            "takes noise as it is: leave --kind and --ratio out",
+            "takes noise as it is: leave --kind, --ratio, --seed",
         ),
         ({"from_column": "y", "stratify": True}, "--stratify has no effect with --from-column"),
         ({"from_column": "y"}, "has no column y, but id, label: name the right one with --from-column"),
@@ -407,3 +407,108 @@ def test_the_first_samples_of_a_domain(tmp_path):
 def test_a_table_is_kept_whole(table, tmp_path):
     with pytest.raises(UsageError, match="is a table, which is kept whole"):
         made(table, tmp_path / "noisy.csv", ratio="0.1", limit=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "out", "message"),
+    [
+        ({"stats": "train.csv"}, "o.csv", "--stats train.csv would overwrite an input"),
+        ({"kind": "asymmetric", "map": "map.csv"}, "map.csv", "-o map.csv would overwrite an input"),
+        (
+            {"kind": "matrix", "matrix": "matrix.csv", "stats": "matrix.csv"},
+            "o.csv",
+            "overwrite an input",
+        ),
+        ({"kind": "instance", "features": "features.h5"}, "features.h5", "overwrite|keeps the form"),
+        ({"stats": "o.csv.nml.json"}, "o.csv", "are one file"),
+        ({"stats": "o.csv"}, "o.csv", "are one file"),
+        ({"stats": "."}, "o.csv", "is a folder"),
+        ({"stats": "none/s.json"}, "o.csv", "folder none does not exist"),
+        ({"stats": "-"}, None, "would mix with the table"),
+        ({}, "none/", "is a folder"),
+        ({"kind": "instance", "features": "map.csv"}, "o.csv", "map.csv is no file of features"),
+    ],
+)
+def test_no_input_is_lost_and_no_half_is_left(
+    inputs, table, tmp_path, monkeypatch, options, out, message
+):
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    with pytest.raises(NmlError, match=message):
+        corrupt("train.csv", out, CorruptOptions(ratio="0.2", **options))
+
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_people_s_labels_do_not_take_the_place_of_their_table(tmp_path):
+    source = tmp_path / "t.csv"
+    source.write_text("id,label,worse,other\n1,a,b,x\n2,b,b,y\n")
+    with pytest.raises(UsageError, match="would overwrite an input"):
+        corrupt(str(source), str(source), CorruptOptions(from_column="worse"))
+
+
+def test_a_table_may_be_edited_in_place(table, tmp_path):
+    made(table, tmp_path / "o.csv", ratio="0.2")
+    made(table, table, ratio="0.2")
+    assert table.read_bytes() == (tmp_path / "o.csv").read_bytes()
+
+
+def test_labels_known_clean_may_be_corrupted_without_asking(table, tmp_path):
+    made(table, tmp_path / "clean.csv", ratio="0")
+    made(tmp_path / "clean.csv", tmp_path / "two.csv", ratio="0.2")
+    made(table, tmp_path / "one.csv", ratio="0.2")
+    assert (tmp_path / "two.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
+
+
+def test_statistics_of_another_product_are_made_anew(table, tmp_path):
+    stats = tmp_path / "s.json"
+    for ratio in ("0.1", "0.2"):
+        made(table, tmp_path / f"{ratio}.csv", ratio=ratio, stats=str(stats), reuse=True)
+    made(table, tmp_path / "0.1.csv", ratio="0.1", stats=str(stats), reuse=True)
+    assert json.loads(stats.read_text())["flipped"] == 100
+    written = (tmp_path / "0.1.csv").stat().st_ino
+    made(table, tmp_path / "0.1.csv", ratio="0.1", stats=str(stats), reuse=True)
+    assert (tmp_path / "0.1.csv").stat().st_ino == written
+
+
+def test_a_map_on_a_pipe_is_refused(table, tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "map")
+    with pytest.raises(UsageError, match="is read more than once, which a pipe cannot be"):
+        made(table, tmp_path / "o.csv", ratio="0.1", kind="asymmetric", map=str(tmp_path / "map"))
+
+
+def test_noise_of_captions_says_nothing_of_the_labels_beside_them(tmp_path):
+    rows = "".join(f"{i},{'abc'[i % 3]},text {i}\n" for i in range(60))
+    (tmp_path / "t.csv").write_text("id,label,text\n" + rows)
+    made(tmp_path / "t.csv", tmp_path / "captions.csv", ratio="0.2", kind="swap")
+    made(tmp_path / "t.csv", tmp_path / "labels.csv", ratio="0.3")
+    made(tmp_path / "labels.csv", tmp_path / "both.csv", ratio="0.1", kind="swap")
+
+    assert read_labels(str(tmp_path / "captions.csv")).noise is None
+    noise = read_labels(str(tmp_path / "both.csv")).noise
+    assert (noise["flipped"], noise["kind"]) == (18, None)
+
+
+def test_a_matrix_of_many_classes_is_read_at_once(tmp_path):
+    names = [f"class {i:03d}" for i in range(300)]
+    cells = "\n".join(
+        ",".join(
+            [name, *("0.9" if a == b else "0.1" if b == (a + 1) % 300 else "0" for b in range(300))]
+        )
+        for a, name in enumerate(names)
+    )
+    (tmp_path / "matrix.csv").write_text(f"true,{','.join(names)}\n{cells}\n")
+    (tmp_path / "t.csv").write_text("label\n" + "".join(f"{names[i % 300]}\n" for i in range(3000)))
+    matrix = str(tmp_path / "matrix.csv")
+    assert (
+        made(tmp_path / "t.csv", tmp_path / "o.csv", kind="matrix", matrix=matrix)[0].noise["flipped"]
+        == 300
+    )
+
+
+def test_strata_are_recorded(table, tmp_path):
+    assert made(table, tmp_path / "o.csv", ratio="0.2", stratify=True)[0].noise["stratified"] is True
+    assert "stratified" not in made(table, tmp_path / "o.csv", ratio="0.2")[0].noise
