@@ -9,7 +9,8 @@ and ranges over the runs, every process in turns with the others; peaks of memor
 - floor: blocks of 4,096 rows cast to float64, their Gram matrices added up, eigvalsh, on data that is
   in memory; only that is timed. It is what the pass cannot do without.
 - .safetensors, .h5, pipe: the command on a file, and fed by `cat`; seconds are of the whole process,
-  `over_floor` is (seconds - start) / floor.
+  `over_floor` is (seconds - start) / floor, and the same of processor time, which others on the
+  machine disturb less (with OMP_NUM_THREADS=1 no thread waits busily for another).
 - numpy, torch: the singular values alone, float64 and float32, of data in memory; only that is timed.
 - released: scikit-learn's TruncatedSVD with all components, as the paper's code, once, if asked for.
 - ill-conditioned: the same sizes with a spectrum down to 1e-9, which takes a second look.
@@ -42,7 +43,7 @@ X = np.fromfile(sys.argv[1], dtype=np.float32).reshape(-1, int(sys.argv[2]))
 """
 TIMED = {
     "floor": """
-started = time.perf_counter()
+started, used = time.perf_counter(), time.process_time()
 gram = np.zeros((X.shape[1], X.shape[1]))
 product, rows = np.empty_like(gram), np.empty((4096, X.shape[1]))
 for start in range(0, len(X), 4096):
@@ -53,22 +54,22 @@ np.linalg.eigvalsh(gram)
 """,
     "numpy": """
 X = X.astype(np.float64)
-started = time.perf_counter()
+started, used = time.perf_counter(), time.process_time()
 np.linalg.svd(X, compute_uv=False)
 """,
     "torch": """
 import torch
 X = torch.from_numpy(X)
-started = time.perf_counter()
+started, used = time.perf_counter(), time.process_time()
 torch.linalg.svdvals(X)
 """,
     "released": """
 from sklearn.decomposition import TruncatedSVD
-started = time.perf_counter()
+started, used = time.perf_counter(), time.process_time()
 TruncatedSVD(n_components=X.shape[1]).fit(X)
 """,
 }
-END = "print(time.perf_counter() - started)"
+END = "print(time.perf_counter() - started, time.process_time() - used)"
 
 
 def say(case: str, **values: Any) -> None:
@@ -113,8 +114,8 @@ def write_all(rows: int, columns: int, folder: Path) -> None:
     write(power_law(rows, columns, 1e-9), folder / "poor.safetensors")
 
 
-def run(words: list[str], pipe: Path | None = None) -> tuple[float, float, str]:
-    """Wall seconds, peak of memory in MiB and output of a process, maybe fed with a file."""
+def run(words: list[str], pipe: Path | None = None) -> tuple[float, float, float, str]:
+    """Wall and processor seconds, peak of memory in MiB and output of a process, maybe fed a file."""
     started = time.perf_counter()
     feeder = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE) if pipe else None
     source = feeder.stdout if feeder else subprocess.DEVNULL
@@ -127,14 +128,14 @@ def run(words: list[str], pipe: Path | None = None) -> tuple[float, float, str]:
         feeder.wait()
     if process.returncode:
         raise SystemExit(f"{words[:5]} ended with {process.returncode}: {process.stderr.read()}")
-    return taken, used.ru_maxrss / 1024, out
+    return taken, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, out
 
 
-def inner(case: str, raw: Path, columns: int) -> tuple[float, float]:
-    """Seconds that an alternative says it took, and the peak of its memory."""
+def inner(case: str, raw: Path, columns: int) -> tuple[float, ...]:
+    """Wall and processor seconds that an alternative says it took, and the peak of its memory."""
     words = [sys.executable, "-c", LOAD + TIMED[case] + END, str(raw), str(columns)]
-    _, peak, out = run(words)
-    return float(out), peak
+    *_, peak, out = run(words)
+    return *map(float, out.split()), peak
 
 
 def bench(rows: int, columns: int, runs: int, alternatives: list[str], folder: Path) -> None:
@@ -146,34 +147,38 @@ def bench(rows: int, columns: int, runs: int, alternatives: list[str], folder: P
     make.start()
     make.join()
     calls = {
-        "start": lambda: run([*NML, str(tiny)])[:2],
-        **{name: lambda path=path: run([*NML, str(path)])[:2] for name, path in ours.items()},
-        "pipe": lambda: run(NML, ours[".safetensors"])[:2],
-        "ill-conditioned": lambda: run([*NML, str(poor)])[:2],
+        "start": lambda: run([*NML, str(tiny)])[:3],
+        **{name: lambda path=path: run([*NML, str(path)])[:3] for name, path in ours.items()},
+        "pipe": lambda: run(NML, ours[".safetensors"])[:3],
+        "ill-conditioned": lambda: run([*NML, str(poor)])[:3],
         **{
             name: lambda name=name: inner(name, raw, columns)
             for name in alternatives
             if name != "released"
         },
     }
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    found: dict[str, list[tuple[float, ...]]] = {name: [] for name in calls}
     for _ in range(runs):
         for name, call in calls.items():
             found[name].append(call())
     if "released" in alternatives:
         found["released"] = [inner("released", raw, columns)]
-    middle = {name: statistics.median(each[0] for each in taken) for name, taken in found.items()}
+    middle, used = (
+        {name: statistics.median(each[place] for each in taken) for name, taken in found.items()}
+        for place in (0, 1)
+    )
     for name, taken in found.items():
         seconds = [each[0] for each in taken]
         more: dict[str, Any] = {}
         if name in (*ours, "pipe", "ill-conditioned"):
             more["over_floor"] = (middle[name] - middle["start"]) / middle["floor"]
+            more["processor_over_floor"] = (used[name] - used["start"]) / used["floor"]
             others = [other for other in ("numpy", "torch", "released") if other in middle]
             more |= {f"of_{other}": middle[name] / middle[other] for other in others}
         if name == "pipe":
             more["over_file"] = middle[name] / middle[".safetensors"]
-        more |= {"peak_mib": max(each[1] for each in taken), "runs": len(taken)}
-        spread = {"lowest": min(seconds), "highest": max(seconds)}
+        more |= {"peak_mib": max(each[2] for each in taken), "runs": len(taken)}
+        spread = {"lowest": min(seconds), "highest": max(seconds), "processor": used[name]}
         say(name, rows=rows, columns=columns, seconds=middle[name], **spread, **more)
 
 

@@ -97,7 +97,16 @@ def spectrum(
     if lines:
         header.append("spectrum")
         body = [[*cells, lines.get(r["identity"], "")] for cells, r in zip(body, rows, strict=True)]
-    render.table(header, body, rows, as_json, as_table)
+    render.table(header, body, rows, as_json, as_table, list(dict.fromkeys(map(_how, rows))))
+
+
+def _how(row: render.Row) -> str:
+    """How a row was measured, as a remark below the table."""
+    fit = f"; alpha_req over ranks {row['alpha_req_from']}–{row['alpha_req_to']}"
+    return (
+        f"rows {row['spectrum_preset']}, {'' if row['center'] else 'not '}centred; 0 is below"
+        f" {row['tolerance']:.2g} σ₁{fit if row['alpha_req_from'] else ''}"
+    )
 
 
 def _card(row: render.Row, lines: dict[str, str]) -> render.Row:

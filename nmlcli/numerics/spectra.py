@@ -1,7 +1,7 @@
 """Singular values of features, from one pass over blocks of rows, in float64.
 
 Notation: X [N, D] the prepared rows, d = min(N, D). Small or wide X is held, and decomposed where it
-is small and ill-conditioned; of tall X only sums outlive a block. Values below the tolerance are
+is ill-conditioned; of tall X only sums outlive a block. Values below the tolerance are
 rounding and are set to 0: relative to the largest, max(N, D) · eps for a decomposition (numpy's rule
 for ranks), sqrt(size · eps) for a Gram matrix, whose forming costs half the digits. A second look at
 the directions that a Gram matrix does not resolve brings those digits back; see Resolution.
@@ -22,7 +22,6 @@ Block = NDArray[np.float32] | NDArray[np.float16] | Float64
 
 ROWS = 4096  # that are multiplied at once; fixed, since the last bits of a product depend on it
 HELD = 2**20  # values of X that are held, where it is not wide: 8 MiB
-DECOMPOSED = 2**26  # N · D · d of the largest X that is decomposed: on busy cores that is very slow
 CLEAR = 1e-5  # a Gram matrix with no singular value below this share is as good as a decomposition
 EPS = float(np.finfo(np.float64).eps)
 CENTRING = 8 * EPS  # centred values below this share of ‖X‖ are what taking the means off left over
@@ -52,16 +51,11 @@ class HeldRows:
         if center:
             floor = CENTRING * float(np.linalg.norm(matrix))
             matrix = matrix - matrix.mean(axis=0)
-        tall = matrix.T if len(matrix) <= matrix.shape[1] else matrix
-        gram = tall.T @ tall
+        gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
         values, tolerance = _of_gram(gram, floor)
         if values[-1] > CLEAR * values[0]:
             return values, tolerance
-        if matrix.size * len(gram) > DECOMPOSED:
-            resolution = Resolution(gram)
-            resolution.add(tall)
-            tall = resolution.factor()
-        values = np.asarray(np.linalg.svd(tall, compute_uv=False), dtype=np.float64)
+        values = np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)
         return _cut(values, max(matrix.shape) * EPS, floor)
 
     def gram(self) -> Float64:
@@ -117,7 +111,7 @@ class GramSums:
 
     def singular_values(self, center: bool) -> tuple[Float64, float]:
         """Singular values [d], descending, and the relative tolerance below which they are 0."""
-        floor = CENTRING * math.sqrt(self.gram().trace()) if center else 0.0
+        floor = CENTRING * self._norm() if center else 0.0
         again = self._resolution
         if again is None or (again.open and again.count < self.count):
             return _of_gram(self.centred_gram() if center else self.gram(), floor)
@@ -126,6 +120,11 @@ class GramSums:
             factor = np.vstack((factor, math.sqrt(self.count) * (self.mean() @ again.axes)))
         values = np.asarray(np.linalg.svd(factor, compute_uv=False), dtype=np.float64)
         return _cut(values, max(self.count, len(values)) * EPS, floor)
+
+    def _norm(self) -> float:
+        """‖X‖, Frobenius."""
+        shift = 0 * self._sums if self._shift is None else self._shift
+        return math.sqrt(self._gram.trace() + shift @ (2 * self._sums + self.count * shift))
 
     def mean(self) -> Float64:
         """Means of the columns [D]."""
@@ -137,14 +136,21 @@ class GramSums:
 
     def centred_gram(self) -> Float64:
         """(X - mean)ᵀ (X - mean) [D, D]."""
-        return self._gram - np.outer(self._sums, self._sums) / max(self.count, 1)
+        squared = np.outer(self._sums, self._sums, out=self._product)
+        squared /= max(self.count, 1)
+        return self._gram - squared
 
     def gram(self) -> Float64:
         """Xᵀ X [D, D]."""
         if self._shift is None:
             return self._gram
-        crossed = np.outer(self._shift, self._sums)
-        return self._gram + crossed + crossed.T + self.count * np.outer(self._shift, self._shift)
+        crossed = np.outer(self._shift, self._sums, out=self._product)
+        gram = self._gram + crossed
+        gram += crossed.T
+        squared = np.outer(self._shift, self._shift, out=self._product)
+        squared *= self.count
+        gram += squared
+        return gram
 
     def column_sums(self) -> Float64:
         """Sums of the columns [D]."""
@@ -264,7 +270,8 @@ class Accumulator:
         self.zero_rows = 0
         self._preparation = preparation
         self._rows = rows
-        self._buffer = np.empty((min(rows, ROWS), columns))
+        self._room = min(rows, ROWS)
+        self._buffer = np.empty((0, columns))  # lasts from the first row to the last
         self._waiting = self._taken = 0
 
     def add(self, block: Block) -> None:
@@ -285,12 +292,14 @@ class Accumulator:
         """The parts of a block of so many rows that prepared takes, one after the other."""
         start = 0
         while start < count:
-            stop = min(count, start + len(self._buffer) - self._waiting)
+            stop = min(count, start + self._room - self._waiting)
             yield slice(start, stop)
             start = stop
 
     def prepared(self, part: Block) -> Float64:
         """Fitting rows as they are measured, float64; take takes them."""
+        if not len(self._buffer):
+            self._buffer = np.empty((self._room, part.shape[1]))
         rows = self._buffer[self._waiting : self._waiting + len(part)]
         np.copyto(rows, part)
         self.zero_rows += self._preparation.prepare(rows)
@@ -300,15 +309,17 @@ class Accumulator:
     def take(self, again: bool = False) -> None:
         """Take the rows that were prepared, when they are many enough."""
         last = self._taken + self._waiting == self._rows
-        if self._waiting < len(self._buffer) and not last:
+        if self._waiting < self._room and not last:
             return
         rows = self._buffer[: self._waiting]
         if again and isinstance(self.sums, GramSums):
             self.sums.add_again(rows)
         elif not again and not isinstance(self.sums, SavedSums):
             self.sums.add(rows)
-        self._taken = 0 if last else self._taken + self._waiting
+        self._taken += self._waiting
         self._waiting = 0
+        if last:
+            self._taken, self._buffer = 0, self._buffer[:0].copy()
 
     def reopen(self) -> bool:
         """Ask for a second look at what is not clear; whether it needs the rows again, by add_again."""

@@ -5,8 +5,8 @@ what is wholly inside the file is read.
 
 Every array carries HDF5's own Fletcher-32 checksums, chunk by chunk (a single value and the record
 lie in their dataset's header, which has one), so that any program that reads the file notices a
-changed byte. They cost 0.2 s a gigabyte of reading, as much as a digest of our own (CRC-32) would,
-which nobody else could check. A stream cannot have them: its header comes first, and nothing may
+changed byte. They cost 0.2 s a gigabyte of reading; a digest of our own (CRC-32) would cost as much,
+and nobody else could check it. A stream cannot have them: its header comes first, and nothing may
 come after its last value.
 """
 
@@ -69,9 +69,8 @@ class Hdf5File:
         with self._reading():
             dataset = self._checked(name)
         for start in range(0, len(dataset), rows):
-            with self._reading(
-                f"rows {start:,} to {min(start + rows, len(dataset)) - 1:,} of {name}: "
-            ):
+            last = min(start + rows, len(dataset)) - 1
+            with self._reading(f"rows {start:,} to {last:,} of {name}: "):
                 block = dataset[start : start + rows]
             yield block
 

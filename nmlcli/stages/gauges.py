@@ -82,12 +82,11 @@ class Gauge:
         self.sums.add_again(block)
 
     def look_again(self) -> bool:
-        """Settle the singular values; whether that needs the rows once more."""
-        return not self.spectrum.clear and self.sums.reopen()
-
-    def settle(self) -> None:
-        """Take what was gathered since as the spectrum."""
-        self.spectrum = self.sums.spectrum(self._task.center)
+        """See whether the singular values are clear; whether that needs the rows once more."""
+        if self.spectrum.clear:
+            return False
+        self.spectrum = self.sums.spectrum(self._task.center)  # computed anew when asked for
+        return self.sums.reopen()
 
     def measures(self) -> Values:
         """Every measure, as keys of a line; see measured."""
@@ -142,8 +141,6 @@ def gauge(task: Task, advance: Advance = silent) -> Iterator[Gauge]:
         again = {number: each for number, each in gauges.items() if each.look_again()}
         if again and task.source.again:
             _pass(task, again, advance, again=True)
-        for each in gauges.values():
-            each.settle()
         if again and not task.source.again:
             log.warning(
                 "%s: singular values below %.1e of the largest are not told from 0, since a stream"
