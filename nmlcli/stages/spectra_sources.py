@@ -44,9 +44,14 @@ class RowSet:
         return sum(part.rows for part in self.parts)
 
     @property
+    def records(self) -> list[Record]:
+        """The records of the parts."""
+        return [part.record for part in self.parts]
+
+    @property
     def identities(self) -> list[str]:
         """The identities of the features."""
-        return [part.record.identity for part in self.parts]
+        return [record.identity for record in self.records]
 
     @property
     def precision(self) -> str:
@@ -77,11 +82,13 @@ class RowSet:
 
 @dataclass(frozen=True)
 class StateSet:
-    """Saved states as one: sums that can be measured again. options: how the rows were prepared."""
+    """Saved states as one: sums that can be measured again. options: how the rows were prepared;
+    records: of the states; identities: of the features that they are of."""
 
     name: str
     sums: SavedSums
     record: Record
+    records: list[Record]
     options: Facts
     identities: list[str]
     precision: str
@@ -158,9 +165,9 @@ def _join(states: list[SpectrumState], name: str) -> StateSet:
         known = (bool(one.record.options.get("center")), one.singular_values)
         sums = SavedSums(one.count, one.column_sums, one.gram, (*known, wanted.get("tolerance", 0.0)))
     zeros = sum(int(each.record.extra.get("zero_rows") or 0) for each in states)
-    record = _joined([each.record for each in states], identities)
-    precision = str(wanted.get("precision"))
-    return StateSet(name, sums, record, preparation, identities, precision, zeros)
+    records = [each.record for each in states]
+    precision, whole = str(wanted.get("precision")), _joined(records, identities)
+    return StateSet(name, sums, whole, records, preparation, identities, precision, zeros)
 
 
 def _preparation(state: SpectrumState) -> dict[str, Any]:

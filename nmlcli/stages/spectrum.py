@@ -80,6 +80,11 @@ class _Plan:
     head: Head | None = None
     twin: Features | None = None
 
+    @property
+    def parents(self) -> list[Record]:
+        """The records of all that a state is made from."""
+        return [*self.source.records, *([self.head.record] if self.head is not None else ())]
+
 
 def measure(
     sources: list[str],
@@ -103,7 +108,7 @@ def measure(
         plan = _plan(names, options)
         rows = _stored(names, out, plan, options) if options.reuse else None
         if rows is not None:
-            if names == ["-"] and isinstance(plan.source, RowSet):
+            if "-" in names and isinstance(plan.source, RowSet):
                 for _ in plan.source.blocks(silent):
                     pass  # whoever writes the stream may also write it elsewhere
             yield from ({"source": plan.source.name, **row} for row in rows)
@@ -264,7 +269,7 @@ def _write_state(out: str, plan: _Plan, spectrum: Spectrum, zero_rows: int) -> N
     }  # fmt: skip
     record = Record(
         "spectrum", plan.lines[0][0], "spectrum", plan.facts, source.classes, sums.count,
-        sums.columns, source.data, source.model, source.noise, chain(source), extra,
+        sums.columns, source.data, source.model, source.noise, chain(*plan.parents), extra,
     )  # fmt: skip
     state = SpectrumState(record, spectrum.values, sums.gram(), sums.column_sums(), sums.count)
     write_spectrum_state(out, state)

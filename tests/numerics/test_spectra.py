@@ -185,6 +185,7 @@ SPECTRA = {
     **{f"1e{k}": np.logspace(0, -k, 96) for k in (2, 4, 6, 8, 10, 12)},
     "rank 40": np.r_[np.linspace(1, 0.1, 40), np.zeros(56)],
     "a step down to 2e-5": np.r_[1, np.full(95, 2e-5)],
+    "below what leaks": np.r_[np.linspace(1, 0.5, 80), np.full(100, 2e-5), np.full(120, 1e-13)],
     "steps": np.r_[np.ones(20), np.full(40, 1e-7), np.full(36, 1e-10)],
 }
 

@@ -172,7 +172,10 @@ def test_parts_are_one_set_and_so_are_their_states(make_features, tmp_path) -> N
     centred = {name: pytest.approx(wanted[name]) for name in ("alpha_req", "participation_ratio")}
     assert alone == {**wanted, "source": states[0], **centred, "alpha_req_r2": alone["alpha_req_r2"]}
     record = read_record(state)
-    assert record.rows == 135 and [p["kind"] for p in record.parents][:1] == ["features"]
+    made_of = {parent["identity"] for parent in record.parents}
+    assert record.rows == 135 and made_of == {read_record(part).identity for part in parts}
+    one(states, again := str(tmp_path / "again.h5"))
+    assert made_of < {parent["identity"] for parent in read_record(again).parents}
 
 
 def test_a_state_keeps_what_a_second_look_found(make_features, tmp_path, monkeypatch, caplog) -> None:
