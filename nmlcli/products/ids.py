@@ -1,8 +1,10 @@
 """What lies beside the rows of a binary product: their ids, their class numbers."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,10 +58,44 @@ def pack_ids(ids: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     return offsets, np.frombuffer(joined + bytes(-len(joined) % 8), dtype=np.uint8)
 
 
-def read_ids(container: Container, arrays: Arrays, rows: int) -> list[str]:
+class PackedIds(Sequence[str]):
+    """Ids [N] as a file holds them, made into texts when the first one is asked for: a spectrum of ten
+    million rows needs none. Raises InvalidInput then where they are not unique.
+    """
+
+    def __init__(self, packed: bytes, offsets: NDArray[np.int64], source: str) -> None:
+        self._packed, self._offsets, self._source = packed, offsets, source
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        ids = [self._packed[a:b].decode() for a, b in pairwise(self._offsets.tolist())]
+        if twice := repeated(ids):
+            raise InvalidInput(f"{self._source}: ids are not unique", first(twice))
+        return ids
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        return self._texts[place]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._texts == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def read_ids(container: Container, arrays: Arrays, rows: int) -> Sequence[str]:
     """The ids of N rows from a file's arrays, row numbers where it has none.
 
-    Raises InvalidInput where they are damaged or not unique.
+    Raises InvalidInput where they are damaged; that they are unique is seen when they are used.
     """
     if "ids_offsets" not in arrays and "ids_bytes" not in arrays:
         return [str(row) for row in range(rows)]
@@ -70,14 +106,15 @@ def read_ids(container: Container, arrays: Arrays, rows: int) -> list[str]:
     in_order = offsets[0] == 0 and (np.diff(offsets) >= 0).all()
     if not in_order or len(packed) != end + -end % 8 or packed[end:].any():
         raise InvalidInput(f"{source}: its ids are damaged")
-    text = packed.tobytes()
+    text = packed[:end].tobytes()
+    starts = offsets[:-1][np.diff(offsets) > 0]
     try:
-        ids = [text[a:b].decode() for a, b in pairwise(offsets.tolist())]
+        text.decode()
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{source}: its ids are damaged (not UTF-8)") from error
-    if twice := repeated(ids):
-        raise InvalidInput(f"{source}: ids are not unique", first(twice))
-    return ids
+    if ((packed[starts] & 0xC0) == 0x80).any():  # within a character
+        raise InvalidInput(f"{source}: its ids are damaged (not UTF-8)")
+    return PackedIds(text, offsets, source)
 
 
 def read_numbers(

@@ -162,9 +162,11 @@ def finite_blocks(features: Features, advance: Advance = silent) -> Iterator[NDA
     """Iterate features in float32 blocks [≤ 4096, D]. Raises InvalidInput, naming the first bad row."""
     start = 0
     for block in features.blocks(BLOCK):
-        finite = np.isfinite(block).all(axis=1)
-        if not finite.all():
-            wrong = f"the features of {features.ids[start + int(np.argmin(finite))]} are not finite"
+        with np.errstate(over="ignore", invalid="ignore"):
+            doubtful = not np.isfinite(block.sum(dtype=np.float32))  # or the sum alone overflowed
+        if doubtful and not np.isfinite(block).all():
+            row = start + int(np.argmin(np.isfinite(block).all(axis=1)))
+            wrong = f"the features of {features.ids[row]} are not finite"
             raise InvalidInput(f"{features.source}: {wrong}", "embed it anew")
         yield np.asarray(block, dtype=np.float32)
         start += len(block)

@@ -51,6 +51,7 @@ HEADER = STREAM[8 : 8 + struct.unpack("<Q", STREAM[:8])[0]]
 def read(data):
     """Read a whole stream from memory, as from a pipe: the features and their values."""
     features = unpack_features(SafetensorsFile(io.BytesIO(data), "stdin"))
+    list(features.ids)  # that they are unique is seen when they are used
     return features, features.matrix()
 
 
