@@ -22,7 +22,8 @@ Block = NDArray[np.float32] | NDArray[np.float16] | Float64
 
 ROWS = 4096  # that are multiplied at once; fixed, since the last bits of a product depend on it
 HELD = 2**20  # values of X that are held, where it is not wide: 8 MiB
-CLEAR = 1e-5  # a Gram matrix with no singular value below this share is as good as a decomposition
+# With no singular value below this share a Gram matrix is exact to about 1e-11 of the largest.
+CLEAR = 1e-5
 EPS = float(np.finfo(np.float64).eps)
 CENTRING = 8 * EPS  # centred values below this share of ‖X‖ are what taking the means off left over
 
@@ -53,7 +54,7 @@ class HeldRows:
             matrix = matrix - matrix.mean(axis=0)
         gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
         values, tolerance = _of_gram(gram, floor)
-        if values[-1] > CLEAR * values[0]:
+        if values[-1] > 10 * CLEAR * values[0]:  # held rows are small: there is no need to be sparing
             return values, tolerance
         values = np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)
         return _cut(values, max(matrix.shape) * EPS, floor)
@@ -255,7 +256,7 @@ def is_held(rows: int, columns: int) -> bool:
 
 def footprint(rows: int, columns: int) -> int:
     """Bytes at most that an accumulator takes, a second look included."""
-    return 16 * rows * columns if is_held(rows, columns) else 32 * columns**2 + 8 * ROWS * columns
+    return 16 * rows * columns if is_held(rows, columns) else 48 * columns**2 + 8 * ROWS * columns
 
 
 class Accumulator:
@@ -358,9 +359,13 @@ class Spectrum:
     @property
     def clear(self) -> bool:
         """Whether a second look at the rows would show nothing new."""
-        known = self.values[: len(self.values) - self.lost]
-        by_gram = isinstance(self.sums, GramSums) and known.size > 0 and known[0] > 0
-        return not by_gram or bool(known[-1] > CLEAR * known[0])
+        if not isinstance(self.sums, GramSums):
+            return True
+        for values in (self.values, self.centred):  # some measures are always of the centred ones
+            known = values[: len(values) - self.lost]
+            if known.size and known[0] > 0 and not known[-1] > CLEAR * known[0]:
+                return False
+        return True
 
     @cached_property
     def centred(self) -> Float64:

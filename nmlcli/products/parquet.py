@@ -1,7 +1,7 @@
 """Parquet tables: one column changes, and everything else of the file is as it was.
 
-The only module that imports pyarrow, an optional dependency, so it is imported where a Parquet table
-is met. The record lies in the schema's metadata.
+Only this module and parquet_vectors import pyarrow, an optional dependency, so they are imported where
+a Parquet file is met. The record lies in the schema's metadata.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -28,7 +28,7 @@ from nmlcli.products.vectors import VECTORS, Asked, write_vectors
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Facts, Record, chain, identity_of
 from nmlcli.stages.inputs import BLOCK, check_stdin
-from nmlcli.stages.outputs import up_to_date
+from nmlcli.stages.outputs import check_no_input, up_to_date
 from nmlcli.version import __version__
 
 log = logging.getLogger(__name__)
@@ -79,6 +79,7 @@ def convert(
     """
     check_stdin(source, options.labels)
     check_out(out)
+    check_no_input(out, (source, options.labels, options.classes))
     with _opened(source, options) as features:
         labelling = _labelled(features, options)
         dtype = np.dtype(options.dtype or features.dtype)

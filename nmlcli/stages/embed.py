@@ -17,7 +17,14 @@ from nmlcli.products.features import Features, FloatBlock
 from nmlcli.products.formats import write_features
 from nmlcli.progress import Advance, shifted, silent
 from nmlcli.provenance import Facts, Record, chain, identity_of
-from nmlcli.stages.outputs import check_out, is_folder, make_folder, record_of, up_to_date
+from nmlcli.stages.outputs import (
+    check_no_input,
+    check_out,
+    is_folder,
+    make_folder,
+    record_of,
+    up_to_date,
+)
 
 if TYPE_CHECKING:
     from nmlcli.models.extraction import Extractor
@@ -117,6 +124,7 @@ def _targets(sets: Sequence[Samples], out: str | None) -> list[str | None]:
         if len(sets) > 1:
             raise UsageError("several sets cannot share one output", "give a folder: -o DIR/")
         check_out(out)
+        check_no_input(out, sets[0].files)
         return [out]
     names = [str(samples.name).replace("/", "-").replace(":", "-") for samples in sets]
     for name in names:

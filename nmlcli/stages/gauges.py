@@ -136,18 +136,23 @@ def gauge(task: Task, advance: Advance = silent) -> Iterator[Gauge]:
     batches = list(_batches(task))
     check_rereading(task.source, len(batches))
     for batch in batches:
-        gauges = {number: Gauge(task, task.counts[number]) for number in batch}
-        _pass(task, gauges, advance)
-        again = {number: each for number, each in gauges.items() if each.look_again()}
-        if again and task.source.again:
-            _pass(task, again, advance, again=True)
-        if again and not task.source.again:
-            log.warning(
-                "%s: singular values below %.1e of the largest are not told from 0, since a stream"
-                " comes once: a file can be read again",
-                task.source.name, next(iter(again.values())).spectrum.tolerance,
-            )  # fmt: skip
-        yield from gauges.values()
+        yield from _gauged(task, batch, advance)
+
+
+def _gauged(task: Task, batch: list[int], advance: Advance) -> Iterator[Gauge]:
+    """The gauges of the lines of one pass, which end with it."""
+    gauges = {number: Gauge(task, task.counts[number]) for number in batch}
+    _pass(task, gauges, advance)
+    again = {number: each for number, each in gauges.items() if each.look_again()}
+    if again and task.source.again:
+        _pass(task, again, advance, again=True)
+    if again and not task.source.again:
+        log.warning(
+            "%s: singular values below %.1e of the largest are not told from 0, since a stream"
+            " comes once: a file can be read again",
+            task.source.name, next(iter(again.values())).spectrum.tolerance,
+        )  # fmt: skip
+    yield from gauges.values()
 
 
 def _batches(task: Task) -> Iterator[list[int]]:

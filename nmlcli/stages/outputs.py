@@ -65,10 +65,17 @@ def check_place(out: str | None, inputs: Iterable[str | Path], option: str = "-o
     path = Path(str(out))
     if str(out).endswith("/") or path.is_dir():
         raise UsageError(f"{option} {out} is a folder", "give the name of a file")
-    if any(os.path.realpath(path) == os.path.realpath(each) for each in inputs):
-        raise UsageError(f"{option} {out} would overwrite an input", "give another name")
+    check_no_input(out, inputs, option)
     if not path.parent.is_dir():
         raise NmlError(f"folder {path.parent} does not exist", "make it first")
+
+
+def check_no_input(out: str | None, inputs: Iterable[str | Path | None], option: str = "-o") -> None:
+    """Raise UsageError where an output is the file of an input."""
+    if out not in (None, "-") and Path(str(out)).is_file():
+        path = os.path.realpath(str(out))
+        if any(path == os.path.realpath(each) for each in inputs if each not in (None, "-")):
+            raise UsageError(f"{option} {out} would overwrite an input", "give another name")
 
 
 def is_folder(out: str | None) -> bool:

@@ -22,8 +22,8 @@ from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Facts, Record, chain, identity_of
 from nmlcli.report.spectra import SUFFIXES, Curve, draw_spectra
 from nmlcli.stages.gauges import Task, gauge, measured
-from nmlcli.stages.inputs import check_network, check_stdin, provenance_keys
-from nmlcli.stages.outputs import check_apart, check_out, up_to_date
+from nmlcli.stages.inputs import BLOCK, check_network, check_stdin, provenance_keys
+from nmlcli.stages.outputs import check_apart, check_no_input, check_out, up_to_date
 from nmlcli.stages.spectra_sources import RowSet, StateSet, choose_rows, open_sources, open_twin
 
 log = logging.getLogger(__name__)
@@ -108,8 +108,9 @@ def measure(
         plan = _plan(names, options)
         rows = _stored(names, out, plan, options) if options.reuse else None
         if rows is not None:
-            if "-" in names and isinstance(plan.source, RowSet):
-                for _ in plan.source.blocks(silent):
+            parts = plan.source.parts if isinstance(plan.source, RowSet) else ()
+            for part in (*parts, plan.twin):
+                for _ in part.blocks(BLOCK) if part is not None and part.source == "stdin" else ():
                     pass  # whoever writes the stream may also write it elsewhere
             yield from ({"source": plan.source.name, **row} for row in rows)
             continue
@@ -139,6 +140,8 @@ def _check(sources: list[str], out: str | None, options: SpectrumOptions) -> Non
     check_out(out)
     check_apart(out=out, results=options.results, plot=options.plot)
     check_stdin(*sources, options.head, options.against)
+    for option, file in (("-o", out), ("--plot", options.plot), ("--results", options.results)):
+        check_no_input(file, (*sources, options.head, options.against), option)
     joined = options.concat or (out is not None and len(sources) > 1)
     for wrong, why, remedy in (
         (options.reuse and options.results is None,

@@ -19,7 +19,14 @@ from nmlcli.products.head import Head
 from nmlcli.progress import Advance, shifted, silent
 from nmlcli.provenance import Record, chain, identity_of
 from nmlcli.stages.inputs import LabelledSet, check_network, check_stdin, labels_of, open_labelled
-from nmlcli.stages.outputs import check_apart, check_out, is_folder, make_folder, up_to_date
+from nmlcli.stages.outputs import (
+    check_apart,
+    check_no_input,
+    check_out,
+    is_folder,
+    make_folder,
+    up_to_date,
+)
 from nmlcli.training.loop import Means
 from nmlcli.tuning.heads import TrainableHead, accuracy, steps_per_epoch, train
 from nmlcli.tuning.methods import check_knobs, settle
@@ -68,6 +75,8 @@ def tune(
     """
     check_stdin(*sources, options.labels, options.validation)
     check_apart(out=out, log=options.log)
+    for option, file in (("-o", out), ("--log", options.log)):
+        check_no_input(file, (*sources, options.labels, options.validation), option)
     check_knobs(options.methods, options.knobs)
     scale = _parsed_scale(options.scale)
     targets = _targets(out, options)

@@ -283,3 +283,12 @@ def test_the_command(make_features, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert run(["convert", source]) == 2
     assert "the product is binary" in capsys.readouterr().err
+
+
+def test_features_are_not_narrowed_in_place(tmp_path):
+    np.save(tmp_path / "v.npy", np.ones((4, 3), dtype=np.float32))
+    convert(str(tmp_path / "v.npy"), str(tmp_path / "v.h5"), ConvertOptions())
+    before = (tmp_path / "v.h5").read_bytes()
+    with pytest.raises(UsageError, match="would overwrite an input"):
+        convert(str(tmp_path / "v.h5"), str(tmp_path / "v.h5"), ConvertOptions(dtype="float16"))
+    assert (tmp_path / "v.h5").read_bytes() == before

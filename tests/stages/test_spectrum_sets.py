@@ -440,3 +440,40 @@ def test_ctrl_c_while_it_waits_for_a_pipe(make_features) -> None:
     _, error = process.communicate(timeout=20)
     assert process.returncode == 130, error
     assert b"Traceback" not in error and b"Fatal" not in error
+
+
+def test_no_input_is_lost(make_features):
+    one, two = make_features(), make_features("b.safetensors")
+    before = Path(one).read_bytes()
+    for options, out in (
+        (SpectrumOptions(), one),
+        (SpectrumOptions(against=two), two),
+        (SpectrumOptions(results=one), None),
+    ):
+        with pytest.raises(UsageError, match="would overwrite an input"):
+            list(measure([one], out, options))
+    assert Path(one).read_bytes() == before
+
+
+def test_rows_of_an_affine_set_are_looked_at_again(tmp_path, monkeypatch):
+    """Raw values are all clear, one of the centred ones is rounding alone."""
+    monkeypatch.setattr("nmlcli.numerics.spectra.HELD", 0)
+    generator = np.random.default_rng(0)
+    rows = np.exp(generator.normal(size=(3000, 12)) * np.linspace(2, 0.1, 12))
+    matrix = (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)
+    record = Record("features", "a" * 32, "embed", rows=3000, columns=12)
+    ids = [str(i) for i in range(3000)]
+    write_features(
+        str(tmp_path / "f.h5"),
+        Features(record, ids, None, None, matrix.dtype, lambda size: iter([matrix]), "f"),
+    )
+
+    (row,) = measure([str(tmp_path / "f.h5")], None, SpectrumOptions())
+
+    wide = matrix.astype(np.float64)
+    values = np.linalg.svd(wide - wide.mean(axis=0), compute_uv=False)
+    ranks = np.arange(4, 13)
+    weights = 1 / ranks / (1 / ranks).sum()
+    x, y = np.log(ranks), 2 * np.log(values[3:12])
+    x, y = x - weights @ x, y - weights @ y
+    assert row["alpha_req"] == pytest.approx(-(weights * x) @ y / ((weights * x) @ x), rel=1e-4)

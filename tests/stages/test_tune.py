@@ -259,3 +259,11 @@ def test_a_rate_that_explodes_is_told_and_leaves_no_file(make_features: Any, tmp
     with pytest.raises(NmlError, match="the loss of step"):
         run(train, tmp_path / "head.safetensors", knobs={**QUICK, "lr": 1e25})
     assert not (tmp_path / "head.safetensors").exists()
+
+
+def test_features_are_not_replaced_by_their_head(make_features):
+    train = make_features()
+    before = Path(train).read_bytes()
+    with pytest.raises(UsageError, match="would overwrite an input"):
+        tune([train], train, TuneOptions())
+    assert Path(train).read_bytes() == before
