@@ -103,6 +103,12 @@ class GramSums:
         self._resolution = Resolution(self.centred_gram())
         return self._resolution.open > 0
 
+    @property
+    def resolved(self) -> bool:
+        """Whether all rows were looked at again, or the Gram matrix left nothing to look for."""
+        again = self._resolution
+        return again is not None and (again.open == 0 or again.count == self.count)
+
     def add_again(self, block: Float64) -> None:
         """Look at a block of the same rows [n, D] again; it is overwritten."""
         if self._resolution is None:
@@ -114,7 +120,7 @@ class GramSums:
         """Singular values [d], descending, and the relative tolerance below which they are 0."""
         floor = CENTRING * self._norm() if center else 0.0
         again = self._resolution
-        if again is None or (again.open and again.count < self.count):
+        if again is None or not self.resolved:
             return _of_gram(self.centred_gram() if center else self.gram(), floor)
         factor = again.factor()
         if not center:  # X = (X - mean) + 1 meanᵀ, which are at right angles to each other
@@ -359,13 +365,18 @@ class Spectrum:
     @property
     def clear(self) -> bool:
         """Whether a second look at the rows would show nothing new."""
-        if not isinstance(self.sums, GramSums):
+        if isinstance(self.sums, HeldRows):
             return True
         for values in (self.values, self.centred):  # some measures are always of the centred ones
             known = values[: len(values) - self.lost]
             if known.size and known[0] > 0 and not known[-1] > CLEAR * known[0]:
                 return False
         return True
+
+    @property
+    def resolved(self) -> bool:
+        """Whether small values are exact: nothing is unclear, or it was looked at again."""
+        return self.clear or (isinstance(self.sums, GramSums) and self.sums.resolved)
 
     @cached_property
     def centred(self) -> Float64:

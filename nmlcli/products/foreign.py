@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nmlcli.errors import InvalidInput, first
 from nmlcli.products.container import NOUNS, Array, Container
 from nmlcli.products.features import Features, unpack_features
-from nmlcli.products.ids import BESIDE, read_ids, require_unique
+from nmlcli.products.ids import BESIDE, class_bound, read_ids, require_unique
 from nmlcli.products.labels import class_order, noise_facts, number, texts
 from nmlcli.products.tables import missing_column
 from nmlcli.products.vectors import Asked
@@ -223,12 +223,12 @@ def _numbers(
         wrong = [cell for cell in cells if not re.fullmatch("[0-9]{1,18}", cell)]
         if wrong:
             raise InvalidInput(f"{source}: labels that are no class numbers: {first(wrong)}")
-        return np.array(list(map(int, cells)), dtype=np.int64)
-    bound = len(classes) if classes is not None else np.iinfo(np.int64).max
+        cells = np.array(list(map(int, cells)), dtype=np.int64)
+    bound = class_bound(classes, rows)
     outside = np.flatnonzero((cells < 0) | (cells >= bound))
     if len(outside):
         row = int(outside[0])
         raise InvalidInput(
-            f"{source}: row {row} has the label {cells[row]}, outside of {bound} classes"
+            f"{source}: row {row} has the label {cells[row]}, outside of {bound:,} classes"
         )
     return cells.astype(np.int64, copy=False)

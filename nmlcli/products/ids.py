@@ -117,6 +117,11 @@ def read_ids(container: Container, arrays: Arrays, rows: int) -> Sequence[str]:
     return PackedIds(text, offsets, source)
 
 
+def class_bound(classes: Sequence[str] | None, rows: int) -> int:
+    """What class numbers lie below: without names of classes more than there can be in earnest."""
+    return len(classes) if classes is not None else rows + 1_000_000
+
+
 def read_numbers(
     container: Container, arrays: Arrays, name: str, record: Record
 ) -> NDArray[np.int64] | None:
@@ -128,12 +133,15 @@ def read_numbers(
         return None
     require(container, name, _INTEGERS if container.record is None else ("int64",), (record.rows,))
     labels: NDArray[np.int64] = arrays[name].astype(np.int64, copy=False)
-    bound = len(record.classes) if record.classes is not None else np.iinfo(np.int64).max
-    wrong = np.flatnonzero((labels < 0) | (labels >= bound))
-    if len(wrong):
-        row = int(wrong[0])
+    bound = class_bound(record.classes, len(labels))
+    outside = np.flatnonzero((labels < 0) | (labels >= bound))
+    if len(outside):
+        row = int(outside[0])
         if record.classes is None:
-            raise InvalidInput(f"{container.source}: row {row} has {name} below 0")
+            wrong = (
+                f"{container.source}: row {row} has {labels[row]} in {name}, which is no class number"
+            )
+            raise InvalidInput(wrong, "give the names of the classes")
         raise InvalidInput(
             f"{container.source}: row {row} has the {name.removesuffix('s').replace('_', ' ')} "
             f"{labels[row]}, outside of its {bound} classes"

@@ -61,7 +61,14 @@ def unpack_state(container: Container) -> SpectrumState:
     for name in _ARRAYS[1:]:
         if not np.isfinite(arrays[name]).all():
             raise InvalidInput(f"{source}: {name} holds values that are not finite")
-    gram = arrays["gram"]
+    gram, values = arrays["gram"], arrays["singular_values"]
+    if (np.diff(values) > 0).any() or values[-1] < 0 or (gram.diagonal() < 0).any():
+        raise InvalidInput(f"{source}: its singular values or its Gram matrix are damaged")
+    told = record.extra
+    lists, whole = told.get("features", []), told.get("zero_rows", 0)
+    named = isinstance(lists, list) and all(isinstance(each, str) for each in lists)
+    if not named or type(whole) is not int or whole < 0:
+        raise InvalidInput(f"{source}: its record does not say what the sums are of")
     if not np.array_equal(gram, gram.T) and not np.allclose(gram, gram.T, rtol=1e-9):
         raise InvalidInput(f"{source}: its Gram matrix is not symmetric")
     return SpectrumState(

@@ -49,7 +49,10 @@ def draw_spectra(curves: Sequence[Curve], out: Path, *, centred: bool) -> None:
             _line(whole, curve, 1, longest, style)
             for axis, (low, high) in zip(others, panels, strict=True):
                 _line(axis, curve, low, high, style)
-        whole.set(xscale="log", yscale="log", xlabel="rank", title="all", ylabel="singular value"
+        scale = (
+            "log" if any(curve.values[0] > 0 for curve in curves) else "linear"
+        )  # of zeros there is none
+        whole.set(xscale="log", yscale=scale, xlabel="rank", title="all", ylabel="singular value"
                   + (", centred" if centred else ""))  # fmt: skip
         for axis, (low, high), name in zip(others, panels, ("head", "middle", "tail"), strict=False):
             axis.set(xlabel="rank", title=f"{name}, {low:,}–{high:,}")

@@ -85,7 +85,9 @@ def convert(
         dtype = np.dtype(options.dtype or features.dtype)
         record = _record_of(features, labelling, dtype, options)
         files = [file for file in (source, options.labels, options.classes) if file]
-        if options.reuse and up_to_date(out, record.identity, files):
+        # The key names the vectors of OUT where it is not that of IN, and no identity knows of it.
+        known = options.key is None or _key_of_input(features, source, options)
+        if options.reuse and known and up_to_date(out, record.identity, files):
             for _ in features.blocks(BLOCK) if source == "-" else ():
                 pass  # whoever writes the stream may also write it elsewhere
             return None

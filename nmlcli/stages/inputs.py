@@ -129,7 +129,7 @@ def _overlaid(parts: tuple[Features, ...], ids: list[str], table: Labels) -> Lab
 def labels_of(part: Features, classes: tuple[str, ...]) -> NDArray[np.int64]:
     """Labels [N] of one part in the numbers of `classes`, matched by name."""
     if part.labels is None:
-        remedy = "embed a labelled set, or give --labels TABLE"
+        remedy = "embed a labelled set, or lay labels over it: nml convert --labels"
         raise InvalidInput(f"{part.source} has no labels", remedy)
     return renumber(part.labels, part.record.classes or classes, classes, part.source)
 

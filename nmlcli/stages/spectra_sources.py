@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nmlcli.errors import InvalidInput, UsageError, first
 from nmlcli.keyed import hash_ids, keys
+from nmlcli.numerics.measures import PREPARATIONS
 from nmlcli.numerics.spectra import SavedSums
 from nmlcli.products.features import Features, unpack_features
 from nmlcli.products.formats import open_container
@@ -132,7 +133,10 @@ def open_sources(sources: Sequence[str]) -> RowSet | StateSet:
 def _open(source: str) -> Features | SpectrumState:
     container = open_container(source, "features")
     if container.record is not None and container.record.kind == "spectrum":
-        return unpack_state(container)
+        state = unpack_state(container)
+        if state.record.options.get("preset") not in [*PREPARATIONS]:
+            raise InvalidInput(f"{source}: its record does not say how the rows were prepared")
+        return state
     return unpack_features(container)
 
 
@@ -145,6 +149,10 @@ def _join(states: list[SpectrumState], name: str) -> StateSet:
     """States added up. Raises InvalidInput, naming two, where they are not parts of one set."""
     one, *others = states
     wanted, preparation = one.record.extra, _preparation(one)
+    if others and "sample" in preparation:
+        raise InvalidInput(
+            f"{one.source} is of a sample, and samples do not add up", "draw one of the whole"
+        )
     identities = list(wanted.get("features") or [one.record.identity])
     for other in others:
         _check_network(one, other)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nmlcli.atomic import replacing
 from nmlcli.errors import UsageError
 from nmlcli.numerics.measures import PREPARATIONS, RANKME_EPS
-from nmlcli.numerics.spectra import Spectrum
+from nmlcli.numerics.spectra import CLEAR, Spectrum
 from nmlcli.products import results
 from nmlcli.products.features import Features
 from nmlcli.products.formats import read_head, write_spectrum_state
@@ -23,7 +23,7 @@ from nmlcli.provenance import Facts, Record, chain, identity_of
 from nmlcli.report.spectra import SUFFIXES, Curve, draw_spectra
 from nmlcli.stages.gauges import Task, gauge, measured
 from nmlcli.stages.inputs import BLOCK, check_network, check_stdin, provenance_keys
-from nmlcli.stages.outputs import check_apart, check_no_input, check_out, up_to_date
+from nmlcli.stages.outputs import check_apart, check_out, check_place, up_to_date
 from nmlcli.stages.spectra_sources import RowSet, StateSet, choose_rows, open_sources, open_twin
 
 log = logging.getLogger(__name__)
@@ -140,8 +140,9 @@ def _check(sources: list[str], out: str | None, options: SpectrumOptions) -> Non
     check_out(out)
     check_apart(out=out, results=options.results, plot=options.plot)
     check_stdin(*sources, options.head, options.against)
+    inputs = [name for name in (*sources, options.head, options.against) if name not in (None, "-")]
     for option, file in (("-o", out), ("--plot", options.plot), ("--results", options.results)):
-        check_no_input(file, (*sources, options.head, options.against), option)
+        check_place(file, map(str, inputs), option)
     joined = options.concat or (out is not None and len(sources) > 1)
     for wrong, why, remedy in (
         (options.reuse and options.results is None,
@@ -226,6 +227,9 @@ def _measured(
     preparation = PREPARATIONS[str(facts["preset"])]
     if isinstance(source, StateSet):
         spectrum = Spectrum(source.sums, options.center, preparation.lost)
+        if not spectrum.resolved:
+            words = "%s: singular values below %.1e of the largest are not told from 0 by sums alone"
+            log.warning(words, source.name, max(spectrum.tolerance, CLEAR))
         if out is not None:
             _write_state(out, plan, spectrum, source.zero_rows)
         yield _row(plan, 0, measured(spectrum), spectrum, source.zero_rows), spectrum
@@ -243,6 +247,8 @@ def _measured(
 
 def _row(plan: _Plan, number: int, values: Row, spectrum: Spectrum, zero_rows: int) -> Row:
     identity, name = plan.lines[number]
+    if not spectrum.resolved:  # of a stream, or of sums: another line than that of the file's rows
+        identity = identity_of("spectrum", REVISION, {"unresolved": identity}, [])
     facts, parts = plan.facts, len(plan.source.identities)
     told = {key: facts[key] for key in ("sample", "seed", "head") if key in facts}
     if parts > 1:

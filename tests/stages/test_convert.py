@@ -292,3 +292,12 @@ def test_features_are_not_narrowed_in_place(tmp_path):
     with pytest.raises(UsageError, match="would overwrite an input"):
         convert(str(tmp_path / "v.h5"), str(tmp_path / "v.h5"), ConvertOptions(dtype="float16"))
     assert (tmp_path / "v.h5").read_bytes() == before
+
+
+def test_another_key_is_not_up_to_date(tmp_path):
+    np.save(tmp_path / "v.npy", np.ones((4, 3), dtype=np.float32))
+    convert(str(tmp_path / "v.npy"), str(tmp_path / "v.h5"), ConvertOptions())
+    for key in ("foo", "bar"):
+        asked = ConvertOptions(key=key, reuse=True)
+        convert(str(tmp_path / "v.h5"), str(tmp_path / "o.npz"), asked)
+        assert key in np.load(tmp_path / "o.npz").files

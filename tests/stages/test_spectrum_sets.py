@@ -18,7 +18,7 @@ from scipy import stats
 from sklearn.decomposition import TruncatedSVD
 
 from nmlcli.cli.main import run
-from nmlcli.errors import InvalidInput, UsageError
+from nmlcli.errors import InvalidInput, NmlError, UsageError
 from nmlcli.keyed import hash_ids, keys
 from nmlcli.numerics.measures import MEASURES
 from nmlcli.products import results
@@ -189,8 +189,9 @@ def test_a_state_keeps_what_a_second_look_found(make_features, tmp_path, monkeyp
     assert row["rank"] == 8 and row["tolerance"] < 1e-12
     assert row["sve"] == pytest.approx(entropy(matrix(path)), abs=1e-12)
     saved = one(state)
-    for name in ("sve", "lsvr", "rank", "condition", "tolerance", "identity", "features"):
+    for name in ("sve", "lsvr", "rank", "condition", "tolerance", "features"):
         assert saved[name] == row[name]
+    assert saved["identity"] != row["identity"]  # its centred measures are of the sums alone
     assert one(state, center=True)["tolerance"] > 1e-8
     caplog.clear()
     with Path(path).open() as stream:
@@ -477,3 +478,58 @@ def test_rows_of_an_affine_set_are_looked_at_again(tmp_path, monkeypatch):
     x, y = np.log(ranks), 2 * np.log(values[3:12])
     x, y = x - weights @ x, y - weights @ y
     assert row["alpha_req"] == pytest.approx(-(weights * x) @ y / ((weights * x) @ x), rel=1e-4)
+
+
+def test_states_of_samples_do_not_add_up(make_features, tmp_path):
+    states = []
+    for number in range(2):
+        part = make_features(f"p{number}.safetensors", offset=100 * number)
+        states.append(str(tmp_path / f"s{number}.safetensors"))
+        lines([part], states[-1], sample=20)
+    with pytest.raises(InvalidInput, match="samples do not add up"):
+        lines(states, concat=True)
+
+
+def test_what_sums_alone_cannot_tell_is_another_line_than_that_of_the_rows(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr("nmlcli.numerics.spectra.HELD", 0)
+    generator = np.random.default_rng(0)
+    matrix = (generator.normal(size=(500, 8)) * 10.0 ** -np.arange(8) + 100).astype(np.float32)
+    record = Record("features", "a" * 32, "embed", rows=500, columns=8)
+    ids = [str(i) for i in range(500)]
+    features = Features(record, ids, None, None, matrix.dtype, lambda size: iter([matrix]), "f")
+    write_features(str(tmp_path / "f.h5"), features)
+    rows = one(str(tmp_path / "f.h5"), str(tmp_path / "s.h5"))
+
+    sums = one(str(tmp_path / "s.h5"))
+
+    assert sums["identity"] != rows["identity"]
+    assert "are not told from 0 by sums alone" in caplog.text
+    clear = make_clear(tmp_path)
+    assert one(clear, str(tmp_path / "t.h5"))["identity"] == one(str(tmp_path / "t.h5"))["identity"]
+
+
+def make_clear(tmp_path):
+    matrix = np.random.default_rng(1).normal(size=(500, 8)).astype(np.float32)
+    record = Record("features", "b" * 32, "embed", rows=500, columns=8)
+    ids = [str(i) for i in range(500)]
+    features = Features(record, ids, None, None, matrix.dtype, lambda size: iter([matrix]), "f")
+    write_features(str(tmp_path / "c.h5"), features)
+    return str(tmp_path / "c.h5")
+
+
+def test_a_zero_matrix_is_drawn_all_the_same(tmp_path):
+    matrix = np.zeros((30, 4), dtype=np.float32)
+    record = Record("features", "b" * 32, "embed", rows=30, columns=4)
+    ids = [str(i) for i in range(30)]
+    features = Features(record, ids, None, None, matrix.dtype, lambda size: iter([matrix]), "f")
+    write_features(str(tmp_path / "z.h5"), features)
+    assert one(str(tmp_path / "z.h5"), plot=str(tmp_path / "z.png"))["sve"] is None
+    assert (tmp_path / "z.png").stat().st_size > 1000
+
+
+def test_places_are_looked_at_before_any_work(make_features, tmp_path):
+    for options in ({"plot": "/none/x.png"}, {"results": "/none/x.jsonl"}):
+        with pytest.raises(NmlError, match="folder /none does not exist"):
+            lines([make_features()], **options)
