@@ -15,7 +15,8 @@ _SHORT = [
     "source", "class", "rows", "columns", "sve", "lsvr", "effective_rank", "alpha_req", "stable_rank",
     "skewness", "kurtosis", "cka", "principal_angle",
 ]  # fmt: skip
-_SOMETIMES = {"class", "skewness", "kurtosis", "cka", "principal_angle"}
+_SOMETIMES = ("skewness", "kurtosis", "cka", "principal_angle")
+_LESS = ("stable_rank", "effective_rank", "columns", "alpha_req")  # what goes to make room for those
 
 _FEATURES = "Files of features or of saved states, or a stream of features on stdin."
 _STATE = "Also write the state: singular values, Gram matrix, column sums. Several inputs become one."
@@ -92,7 +93,9 @@ def spectrum(
     if len(rows) == 1:
         render.cards(rows, as_json, as_table, lambda row: _card(row, lines))
         return
-    keys = [key for key in _SHORT if key not in _SOMETIMES or any(key in row for row in rows)]
+    told = [key for key in ("class", *_SOMETIMES) if any(key in row for row in rows)]
+    absent = {"class", *_SOMETIMES} - {*told} | {*_LESS[: len(told)]}
+    keys = [key for key in _SHORT if key not in absent]
     header, body = render.columns(rows, keys)
     if lines:
         header.append("spectrum")

@@ -87,7 +87,8 @@ def unpack_features(container: Container) -> Features:
     record = container.record
     if record is not None:
         require_record(container, "features")
-    name = "embeddings" if record is None and "embeddings" in container.tensors else "features"
+    foreign = record is None and "features" not in container.tensors
+    name = "embeddings" if foreign and "embeddings" in container.tensors else "features"
     tensor = require(container, name, ("float32", "float16"), (None, None))
     rows, columns = tensor.shape
     if not rows or not columns:
@@ -96,6 +97,7 @@ def unpack_features(container: Container) -> Features:
         if container.path is None:
             remedy = "save it to a file and give its name"
             raise InvalidInput(f"{container.source} has no nml record", remedy)
+        next(container.blocks(name, 1))  # the rows are all there: else their number may be a lie
         # Its identity is a hash of its bytes; the rest is not known.
         record = Record("features", hash_file(container.path), "", rows=rows, columns=columns)
     else:

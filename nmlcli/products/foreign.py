@@ -103,6 +103,7 @@ def features_of_container(container: Container, asked: Asked) -> Features:
     except TypeError as error:
         raise InvalidInput(f"{source}: {name} is {held[name]}, which cannot be read here") from error
     shape = require_floats(dtype, held[name].shape, f"{source}: {name}")
+    next(container.blocks(name, 1))  # the rows are all there: else their number may be a lie
     arrays = container.arrays(BESIDE)
     for other in BESIDE[:2]:
         if other in arrays and (arrays[other].ndim != 1 or arrays[other].dtype.kind not in "iu"):

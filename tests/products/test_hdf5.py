@@ -421,3 +421,18 @@ except Exception as error:
         assert not done.returncode and not done.stderr
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["x.h5", "x.safetensors"]
     assert (tmp_path / "x.h5").read_text() == "older"
+
+
+@pytest.mark.parametrize("name", ["features", "embeddings"])
+def test_rows_that_were_never_written_cost_no_memory(tmp_path, name):
+    with h5py.File(tmp_path / "sparse.h5", "w") as file:
+        file.create_dataset(name, (10**9, 100), np.float32, chunks=(1024, 100))
+    with pytest.raises(InvalidInput, match="is not wholly there"):
+        read_features(str(tmp_path / "sparse.h5"))
+
+
+def test_of_two_foreign_matrices_features_are_meant(tmp_path):
+    with h5py.File(tmp_path / "two.h5", "w") as file:
+        file["embeddings"] = np.ones((5, 4), dtype=np.float32)
+        file["features"] = np.ones((5, 8), dtype=np.float32)
+    assert read_features(str(tmp_path / "two.h5")).columns == 8
