@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -54,12 +55,16 @@ def read_matrix(source: str, classes: Sequence[str]) -> Transition:
         turned = all(_is_whole(cells[name]) for name in columns)
         remedy = "its columns do: transpose it" if turned else "rows are true classes"
         raise InvalidInput(f"{table.source}: rows that do not sum to 1: {first(wrong)}", remedy)
-    sums = {name: sum(row, Fraction(0)) for name, row in rows.items()}
+    sums = {name: _total(row) for name, row in rows.items()}
     return Transition(tuple(tuple(v and v / sums[name] for v in rows[name]) for name in classes))
 
 
 def _is_whole(shares: Sequence[Fraction]) -> bool:
-    return abs(sum(shares, Fraction(0)) - 1) <= _TOLERANCE
+    return abs(_total(shares) - 1) <= _TOLERANCE
+
+
+def _total(shares: Sequence[Fraction]) -> Fraction:
+    return sum(filter(None, shares), Fraction(0))
 
 
 def _check_names(names: Sequence[str], classes: Sequence[str], what: str) -> None:
@@ -73,8 +78,16 @@ def _check_names(names: Sequence[str], classes: Sequence[str], what: str) -> Non
 
 
 def _fraction(value: Any, table: Table, column: str, row: int) -> Fraction:
-    text = str(value).strip()
-    if not re.fullmatch(r"\+?(\d{1,40}(\.\d{0,40})?|\.\d{1,40})([eE][+-]?\d{1,2})?", text, re.ASCII):
-        wrong = f"{table.source}: row {row}, column {column}: {text or 'nothing'} is no share"
+    share = _share(str(value).strip())
+    if share is None:
+        text = str(value).strip() or "nothing"
+        wrong = f"{table.source}: row {row}, column {column}: {text} is no share"
         raise InvalidInput(wrong, "shares are numbers from 0 to 1")
+    return share
+
+
+@lru_cache(1 << 16)  # most cells of a large matrix are alike
+def _share(text: str) -> Fraction | None:
+    if not re.fullmatch(r"\+?(\d{1,40}(\.\d{0,40})?|\.\d{1,40})([eE][+-]?\d{1,2})?", text, re.ASCII):
+        return None
     return Fraction(text)
