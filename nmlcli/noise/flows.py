@@ -1,4 +1,4 @@
-"""Noise that depends on the class alone: rows chosen by key, targets by a row of Q (see kinds.Flow).
+"""Noise that depends on the class alone: rows chosen by key, targets by a row of Q (see terms.Flow).
 
 Without strata the total is exact, counts of classes are hypergeometric and cells multinomial. With them
 counts of classes and cells are exact too (strata.py), and a row's target depends on its place in its
@@ -36,7 +36,7 @@ def relabel(rows: Rows, request: Request, flow: Flow) -> Changed:
     if request.draw == "bernoulli":
         values = _hashed(rows, request, flow, _each(rows, keys, rates, chosen))
     elif request.stratify or flow.cells:
-        values = _stratified(rows, request, flow, keys, _quotas(rows, request, rates, chosen, sizes))
+        values = _stratified(rows, request, flow, keys, _quotas(rows, request, rates, sizes))
     else:
         among = None if chosen.all() else chosen[rows.values]
         values = _hashed(rows, request, flow, smallest(keys, half_up(rate * eligible), among))
@@ -69,11 +69,9 @@ def _each(rows: Rows, keys: Keys, rates: list[Fraction], chosen: Mask) -> Mask:
     return hit
 
 
-def _quotas(
-    rows: Rows, request: Request, rates: list[Fraction], chosen: Mask, sizes: Numbers
-) -> Numbers:
+def _quotas(rows: Rows, request: Request, rates: list[Fraction], sizes: Numbers) -> Numbers:
     """How many rows of each class change, int64 [C], exactly r N in all."""
-    expected = [rates[c] * int(sizes[c]) if chosen[c] else Fraction(0) for c in range(len(rates))]
+    expected = [rate * int(size) for rate, size in zip(rates, sizes, strict=True)]
     highest = max(rates, default=Fraction(0)) or Fraction(1)
     # Weights that do not depend on the ratio, so that a larger one only adds.
     weights = np.array([float(share / highest) for share in expected])

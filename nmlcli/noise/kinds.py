@@ -21,8 +21,7 @@ class Noise:
 
     change(rows, request): what becomes of the rows. takes: the options that have a meaning besides
     ratio and seed: fields of Request, and `features` where the rows must have some; needs: those that
-    must be given. exact: a chosen row always changes its
-    value. captions: it is for texts, not for labels.
+    must be given. exact: a chosen row always changes its value. captions: it is for texts, not labels.
     """
 
     help: str

@@ -102,13 +102,14 @@ def open_table(source: str) -> EditableTable:
 
 
 def _open_parquet(data: Bytes, name: str) -> "ParquetTable":
-    with _needing_pyarrow(name):
+    with needing_pyarrow(name):
         from nmlcli.products.parquet import ParquetTable
     return ParquetTable(data, name)
 
 
 @contextmanager
-def _needing_pyarrow(name: str) -> Iterator[None]:
+def needing_pyarrow(name: str) -> Iterator[None]:
+    """Where pyarrow, an optional dependency, is imported: raises NmlError where it is missing."""
     try:
         yield
     except ImportError as error:
@@ -172,7 +173,7 @@ def write_table(out: str | None, columns: Mapping[str, Sequence[str]], record: R
 
     def write(file: BinaryIO) -> None:
         if suffix == _PARQUET:
-            with _needing_pyarrow(str(out)):
+            with needing_pyarrow(str(out)):
                 from nmlcli.products.parquet import write_parquet
             write_parquet(file, columns, record)
         else:

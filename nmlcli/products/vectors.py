@@ -98,26 +98,21 @@ def _write_csv(path: Path, features: "Features", key: str | None) -> None:
 
 
 def _read_parquet(path: str, source: str, asked: Asked) -> "Features":
-    _need_pyarrow(source)
-    from nmlcli.products.parquet_vectors import read_parquet
+    from nmlcli.products.tables import needing_pyarrow
+
+    with needing_pyarrow(source):
+        from nmlcli.products.parquet_vectors import read_parquet
 
     return read_parquet(path, source, asked)
 
 
 def _write_parquet(path: Path, features: "Features", key: str | None) -> None:
-    _need_pyarrow("Parquet")
-    from nmlcli.products.parquet_vectors import write_parquet
+    from nmlcli.products.tables import needing_pyarrow
+
+    with needing_pyarrow("Parquet"):
+        from nmlcli.products.parquet_vectors import write_parquet
 
     write_parquet(path, features, key or "embedding")
-
-
-def _need_pyarrow(what: str) -> None:
-    from importlib.util import find_spec
-
-    from nmlcli.errors import NmlError
-
-    if find_spec("pyarrow") is None:
-        raise NmlError(f"{what} needs pyarrow", 'pip install "nmlcli[parquet]"')
 
 
 def _table_record(path: str) -> Record | None:

@@ -135,10 +135,7 @@ def test_invariances_and_bounds(shape: tuple[int, int, int], center: bool, scale
         for how, other in alike.items():
             if how != "repeated" or (full and rows >= columns):
                 got = measure(name, spectrum_of(other, center))
-                relative = (
-                    1e-5 if name == "condition" else 1e-7
-                )  # the smallest value is the least exact
-                assert got == pytest.approx(measure(name, base), rel=relative, abs=1e-9), (name, how)
+                assert got == pytest.approx(measure(name, base), rel=1e-7, abs=1e-9), (name, how)
     sve, lsvr, rank = (measure(name, base) for name in ("sve", "lsvr", "rank"))
     assert 0 <= lsvr <= sve <= math.log(rank) + 1e-12
     assert measure("effective_rank", base) >= math.exp(lsvr) - 1e-9

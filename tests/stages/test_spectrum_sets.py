@@ -533,3 +533,24 @@ def test_places_are_looked_at_before_any_work(make_features, tmp_path):
     for options in ({"plot": "/none/x.png"}, {"results": "/none/x.jsonl"}):
         with pytest.raises(NmlError, match="folder /none does not exist"):
             lines([make_features()], **options)
+
+
+@pytest.mark.parametrize("preset", ["raw", "l2"])
+def test_a_twin_leaves_the_measures_as_they_are_and_is_prepared_alike(
+    make_features, monkeypatch, preset
+):
+    monkeypatch.setattr("nmlcli.numerics.spectra.HELD", 0)
+    own = make_features()
+    twin = make_features(
+        "twin.safetensors", change=lambda X, _: np.multiply(X, 3 + np.arange(8), out=X)
+    )
+
+    beside, alone = one(own, against=twin, preset=preset), one(own, preset=preset)
+
+    assert {name: beside[name] for name in MEASURES} == {name: alone[name] for name in MEASURES}
+    X, Y = (read_features(path).matrix().astype(np.float64) for path in (own, twin))
+    if preset == "l2":
+        X, Y = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (X, Y))
+    X, Y = X - X.mean(axis=0), Y - Y.mean(axis=0)
+    cka = np.linalg.norm(X.T @ Y) ** 2 / np.linalg.norm(X.T @ X) / np.linalg.norm(Y.T @ Y)
+    assert beside["cka"] == pytest.approx(cka, rel=1e-9)
