@@ -11,8 +11,8 @@ _FORMS = "; ".join(f"{suffix} ({row.help})" for suffix, row in VECTORS.items())
 _IN = f"Features ({', '.join(FORMATS)}, or a stream on stdin), or vectors of others: {_FORMS}."
 _OUT = "Where to, whole or not at all; its suffix picks the form. Else a stream on stdout."
 _KEY = (
-    "The array, column or dotted path of the vectors (.npz: features; .parquet, .jsonl: embedding, of "
-    "an API's answers response.body.data.0.embedding; .csv: what the columns' names start with, f)."
+    "The array, column or dotted path of the vectors (of arrays features; .parquet, .jsonl: embedding, "
+    "of an API's answers response.body.data.0.embedding; .csv: what the columns' names start with, f)."
 )
 
 
@@ -31,7 +31,7 @@ def convert(
     ] = None,
     label_column: Annotated[
         str | None,
-        option("--label-column NAME", "The labels in IN and in TABLE, else label (.npz: labels)."),
+        option("--label-column NAME", "The labels in IN and in TABLE, else label (of arrays labels)."),
     ] = None,
     classes: Annotated[
         str | None, option("--classes FILE", "The class names in their order, a name a line.")

@@ -162,6 +162,14 @@ def table(
         lines(flat)
 
 
+def kept(rows: Iterable[Row], as_json: bool, as_table: bool) -> list[Row]:
+    """The rows of a table; into a pipe or a file they go as JSON Lines, as they come: none is left."""
+    if _for_people(as_json, as_table) or sys.stdout.isatty():
+        return list(rows)
+    lines(rows)
+    return []
+
+
 def cards(
     rows: Iterable[Row], as_json: bool, as_table: bool, shown: Callable[[Row], Row] = dict
 ) -> None:

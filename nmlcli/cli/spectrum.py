@@ -89,7 +89,9 @@ def spectrum(
         lines[row["identity"]] = render.sparkline(values)
 
     with render.progress("spectrum", quiet, draining="-" in sources) as advance:
-        rows = list(measure(sources, out, asked, advance, keep))
+        rows = render.kept(measure(sources, out, asked, advance, keep), as_json, as_table)
+    if not rows:
+        return
     if len(rows) == 1:
         render.cards(rows, as_json, as_table, lambda row: _card(row, lines))
         return

@@ -14,6 +14,7 @@ from torch import Tensor
 
 Reduction = Literal["row", "element"]
 
+_TINY = 1e-300  # whose inverse is finite
 RANK_TOLERANCE = 1e-7  # singular values below this share of the largest are rounding of float32 data
 
 
@@ -93,15 +94,15 @@ def _combine(
         Z = transformed.detach().to(torch.promote_types(transformed.dtype, torch.float32))
         if cov or svd:
             batch = _Batch.of(Z)
-            mixing = torch.zeros_like(batch.gram)
-            if svd:  # before _covariance, which uses up the centred Z
-                terms["svd"], part = _dominance(batch, top)
-                mixing.add_(part, alpha=svd)
+            mixing, rest = batch.gram, batch.centred
+            if svd:  # before _covariance, which uses up the centred Z and its Gram matrix
+                terms["svd"], dominance = _dominance(batch, top, svd)
             if cov:
-                terms["cov"], part, rest = _covariance(batch, cov)
-                mixing.add_(part)
+                terms["cov"], mixing, rest = _covariance(batch, cov)
             else:
-                rest = batch.centred.zero_()
+                mixing, rest = mixing.zero_(), rest.zero_()
+            if svd:
+                mixing += dominance
             sides = (mixing, batch.rows) if batch.wide else (batch.rows, mixing)
             gradient = rest.addmm_(*sides).to(Z.dtype)
         else:
@@ -110,7 +111,9 @@ def _combine(
             scale = _share(reduction, Z)
             terms["mse"] = scale * _consistency(features.detach().to(Z.dtype), Z, mse * scale, gradient)
         weights = {"mse": mse, "cov": cov, "svd": svd}
-        total = sum((weights[name] * term for name, term in terms.items()), Z.new_zeros(()))
+        total = Z.new_zeros(())
+        for name, term in terms.items():
+            total = torch.add(total, term, alpha=weights[name])
         total, gradient = total.to(transformed.dtype), gradient.to(transformed.dtype)
     return _KnownGradient.apply(transformed, total, gradient), terms
 
@@ -145,22 +148,23 @@ class _Batch:
 def _covariance(batch: _Batch, weight: float) -> tuple[Tensor, Tensor, Tensor]:
     """L_COV; weight times its gradient is mixing · Z (Z · mixing if not wide) plus a rest [M, D].
 
-    Returns the loss, mixing and the rest, which is written over the centred Z.
+    Returns the loss, mixing and the rest; they are written over the centred Z and, if wide, its Gram.
     """
     M, D = batch.rows.shape
     scale = 1 / (D * max(M - 1, 1) ** 2)
     slope = 4 * scale * weight
     if batch.wide:  # ‖C‖² without forming C, less the squared variances
         squares = batch.centred.square().sum(0)  # [D]
-        value = scale * (batch.gram.square().sum() - squares.square().sum()).clamp(min=0)
-        return value, slope * batch.gram, batch.centred.mul_(squares * -slope)
+        whole = batch.gram.flatten()
+        value = (whole @ whole - squares @ squares).clamp_(min=0) * scale
+        return value, batch.gram.mul_(slope), batch.centred.mul_(squares.mul_(-slope))
     apart = batch.gram - torch.diag(batch.gram.diagonal())
     mixing = slope * apart
     return scale * apart.square().sum(), mixing, batch.centred.copy_(-(batch.mean @ mixing))
 
 
-def _dominance(batch: _Batch, top: int) -> tuple[Tensor, Tensor]:
-    """L_SVD; its gradient is mixing · Z (Z · mixing if not wide)."""
+def _dominance(batch: _Batch, top: int, weight: float) -> tuple[Tensor, Tensor]:
+    """L_SVD; weight times its gradient is mixing · Z (Z · mixing if not wide)."""
     if top < 1:
         raise ValueError(f"top is {top}: it counts singular values, so it starts at 1")
     gram = batch.raw_gram()
@@ -168,25 +172,26 @@ def _dominance(batch: _Batch, top: int) -> tuple[Tensor, Tensor]:
         eigenvalues, vectors = torch.linalg.eigh(gram)  # ascending
     except RuntimeError:  # of NaN: the loss says so, and the loop names the step
         return gram.new_full((), torch.nan), torch.full_like(gram, torch.nan)
-    sigma = eigenvalues.clamp(min=0).sqrt()
-    sigma = torch.where(sigma > RANK_TOLERANCE * sigma[-1], sigma, 0)
-    inverse = torch.where(sigma > 0, 1 / sigma, 0)
-    total = sigma.sum()
-    per_total = torch.where(total > 0, 1 / total, 0)
+    sigma = eigenvalues.clamp_(min=0).sqrt_()
+    kept = sigma > RANK_TOLERANCE * sigma[-1]
+    sigma *= kept
+    inverse = sigma.clamp(min=_TINY).reciprocal_().mul_(kept)
+    per_total = sigma.sum().clamp_(min=_TINY).reciprocal_()
     count = min(top, len(sigma))
     share = sigma[-count:].sum() * per_total / count
-    slopes = (share * per_total).expand(len(sigma)).clone()  # dL/dσ
-    slopes[-count:] -= per_total / count
-    return -share, (vectors * (slopes * inverse)) @ vectors.T
+    slopes = inverse * (share * per_total)  # dL/dσ over σ
+    slopes[-count:] -= inverse[-count:] * (per_total / count)
+    return -share, (vectors * slopes.mul_(weight)) @ vectors.T
 
 
 def _consistency(features: Tensor, Z: Tensor, weight: float, gradient: Tensor) -> Tensor:
     """L_MSE with the mean over rows; weight times its gradient to Z is added to gradient [M, D]."""
     per_feature, per_row = _inverse_lengths(features), _inverse_lengths(Z)  # [M, 1]
-    cosines = (features * Z).sum(1, keepdim=True) * per_feature * per_row
+    per_both = per_feature * per_row
+    cosines = (features * Z).sum(1, keepdim=True).mul_(per_both)
     slope = 2 * weight / len(Z)
-    gradient.addcmul_(Z, slope * cosines * per_row.square())
-    gradient.addcmul_(features, -slope * per_feature * per_row)
+    gradient.addcmul_(Z, cosines * per_row.square() * slope)
+    gradient.addcmul_(features, per_both, value=-slope)
     return ((per_feature > 0).to(Z.dtype) + (per_row > 0).to(Z.dtype) - 2 * cosines).mean()
 
 
@@ -196,8 +201,8 @@ def _unit_rows(rows: Tensor) -> Tensor:
 
 def _inverse_lengths(rows: Tensor) -> Tensor:
     """1 / ‖row‖ [M, 1], and 0 for a zero row."""
-    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return torch.where(lengths > 0, lengths, torch.inf).reciprocal()
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return lengths.masked_fill(lengths == 0, torch.inf).reciprocal()
 
 
 def _share(reduction: Reduction, transformed: Tensor) -> float:

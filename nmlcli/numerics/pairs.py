@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmlcli.numerics.measures import UndefinedError
-from nmlcli.numerics.spectra import CENTRING, EPS, GramSums
+from nmlcli.numerics.sums import CENTRING, EPS, GramSums
 
 Float64 = NDArray[np.float64]
 

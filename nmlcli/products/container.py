@@ -80,6 +80,21 @@ class Rows:
             raise ValueError(f"{self.name}: {done} rows came, {self.shape[0]} were announced")
 
 
+def in_blocks(pieces: Iterable[Array], rows: int) -> Iterator[Array]:
+    """Iterate blocks of that many rows, the last of what is left, from pieces of any sizes."""
+    waiting: list[Array] = []
+    held = 0
+    for piece in (some[i : i + rows] for some in pieces for i in range(0, len(some), rows)):
+        missing = rows - held
+        waiting.append(piece[:missing])
+        held += len(piece)
+        if held >= rows:
+            yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+            waiting, held = [piece[missing:]] if held > rows else [], held - rows
+    if held:
+        yield np.concatenate(waiting)
+
+
 class Container(Protocol):
     """A file or stream of named arrays, its header read and checked."""
 

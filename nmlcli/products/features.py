@@ -17,7 +17,7 @@ from nmlcli.products.container import (
     require_record,
 )
 from nmlcli.products.ids import BESIDE, pack_rows, read_ids, read_numbers
-from nmlcli.provenance import Record, hash_file
+from nmlcli.provenance import Record
 
 FloatBlock = NDArray[np.float32] | NDArray[np.float16]
 
@@ -81,36 +81,27 @@ def pack_features(features: Features) -> tuple[dict[str, Array], Rows]:
 def unpack_features(container: Container) -> Features:
     """Read all but the features themselves from a file, strictly; raises InvalidInput.
 
-    Without a record (a foreign file) `features` or `embeddings` are enough: labels may be of any
-    integer type, ids default to row numbers, and the network is not known.
+    A file without a record is another program's, read as features_of_container does.
     """
-    record = container.record
-    if record is not None:
-        require_record(container, "features")
-    foreign = record is None and "features" not in container.tensors
-    name = "embeddings" if foreign and "embeddings" in container.tensors else "features"
-    tensor = require(container, name, ("float32", "float16"), (None, None))
+    if container.record is None and container.path is not None:
+        from nmlcli.products.foreign import features_of_container
+        from nmlcli.products.vectors import Asked
+
+        return features_of_container(container, Asked())
+    record = require_record(container, "features")
+    tensor = require(container, "features", ("float32", "float16"), (None, None))
     rows, columns = tensor.shape
     if not rows or not columns:
         raise InvalidInput(f"{container.source} holds no features", f"it is {rows} × {columns}")
-    if record is None:
-        if container.path is None:
-            remedy = "save it to a file and give its name"
-            raise InvalidInput(f"{container.source} has no nml record", remedy)
-        next(container.blocks(name, 1))  # the rows are all there: else their number may be a lie
-        # Its identity is a hash of its bytes; the rest is not known.
-        record = Record("features", hash_file(container.path), "", rows=rows, columns=columns)
-    else:
-        _check_own(container, record, tensor)
-    views = container.tensors.get("views") if container.record is not None else None
-    arrays = container.arrays(BESIDE)
+    _check_own(container, record, tensor)
+    views, arrays = container.tensors.get("views"), container.arrays(BESIDE)
     return Features(
         record=record,
         ids=read_ids(container, arrays, rows),
         labels=read_numbers(container, arrays, "labels", record),
         clean_labels=read_numbers(container, arrays, "clean_labels", record),
         dtype=np.dtype(np.float16) if tensor.dtype == "float16" else np.dtype(np.float32),
-        blocks=lambda count: container.blocks(name, count),
+        blocks=lambda count: container.blocks("features", count),
         source=container.source,
         views=None if views is None else lambda count: container.blocks("views", count),
         num_views=0 if views is None else views.shape[1],

@@ -7,23 +7,26 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nmlcli.errors import InvalidInput, first
+from nmlcli.errors import InvalidInput, UsageError, first
 from nmlcli.products.container import NOUNS, Array, Container
 from nmlcli.products.features import Features, unpack_features
 from nmlcli.products.ids import BESIDE, class_bound, read_ids, require_unique
 from nmlcli.products.labels import class_order, noise_facts, number, texts
-from nmlcli.products.tables import missing_column
+from nmlcli.products.tables import EditableTable, missing_column
 from nmlcli.products.vectors import Asked
 from nmlcli.provenance import Record, hash_file
 
 log = logging.getLogger(__name__)
 
 Cells = Sequence[Any] | NDArray[np.int64]  # names of classes, or their numbers
+
+WHATS = ("id", "label", "clean label")  # what lies beside a vector, for messages
 
 _KEPT = "dtype"  # what the record in a text form says in `extra`, since text has no types
 
@@ -48,12 +51,13 @@ class Matrix:
 
 
 def features_of(
-    source: str, path: str, record: Record | None, beside: Beside, matrix: Matrix
+    source: str, identify: Callable[[], str], record: Record | None, beside: Beside, matrix: Matrix
 ) -> Features:
     """Features from the parts of a file; float64 is narrowed to float32, and a remark says so.
 
-    record: nml's own, else None: then the identity is a hash of the file and the network is not
-    known. Raises InvalidInput for ids that repeat or are not one a row, labels outside the classes.
+    record: nml's own, else None: then identify gives the identity, a hash of the file, and the network
+    is not known. Raises InvalidInput for ids that repeat or are not one a row, and for labels outside
+    the classes.
     """
     rows, columns = matrix.shape
     if not rows or not columns:
@@ -66,7 +70,9 @@ def features_of(
     ids = _ids(beside.ids, rows, source, record)
     classes = beside.classes if record is None else record.classes
     given = [c for c in (beside.labels, beside.clean_labels) if c is not None]
-    if record is None and classes is None and given and not isinstance(given[0], np.ndarray):
+    if record is None and classes is None and any(isinstance(cells, list) for cells in given):
+        if not all(isinstance(cells, list) for cells in given):
+            raise InvalidInput(f"{source} has names and numbers of classes", "give either")
         classes = class_order({name for cells in given for name in cells})
     labels, clean = (
         _numbers(cells, rows, classes, source) for cells in (beside.labels, beside.clean_labels)
@@ -75,7 +81,7 @@ def features_of(
         known = labels is not None and clean is not None
         noise = noise_facts(None, None, labels, clean, None) if known else None  # type: ignore[arg-type]
         record = Record(
-            "features", hash_file(path), "", classes=classes, rows=rows, columns=columns, noise=noise
+            "features", identify(), "", classes=classes, rows=rows, columns=columns, noise=noise
         )
 
     def blocks(count: int) -> Iterator[Any]:
@@ -90,28 +96,86 @@ def features_of_container(container: Container, asked: Asked) -> Features:
     """Features from HDF5 or safetensors: nml's own strictly, of others any matrix under the key."""
     source, held = container.source, container.tensors
     if container.record is not None or container.path is None:
-        return unpack_features(container)
+        own = unpack_features(container)
+        refuse_names(asked, f"{source} is nml's own, with ids and labels")
+        return own
     usual = "embeddings" if "features" not in held and "embeddings" in held else "features"
     name = usual if asked.key is None else asked.key
     if name not in held:
         found = first([f"{other} {tensor}" for other, tensor in held.items()])
-        raise InvalidInput(
-            f"{source} has no {name}", f"it holds {found or 'nothing'}: name it with --key"
-        )
+        remedy = f"it holds {found}: name it with `nml convert --key`" if found else "it holds nothing"
+        raise InvalidInput(f"{source} has no {name}", remedy)
     try:
         dtype = np.dtype(held[name].dtype)
     except TypeError as error:
         raise InvalidInput(f"{source}: {name} is {held[name]}, which cannot be read here") from error
     shape = require_floats(dtype, held[name].shape, f"{source}: {name}")
     next(container.blocks(name, 1))  # the rows are all there: else their number may be a lie
-    arrays = container.arrays(BESIDE)
-    for other in BESIDE[:2]:
-        if other in arrays and (arrays[other].ndim != 1 or arrays[other].dtype.kind not in "iu"):
-            raise InvalidInput(f"{source}: {other} is {held[other]}, not a list of whole numbers")
-    labels, clean = (arrays.get(other) for other in BESIDE[:2])
-    beside = Beside(read_ids(container, arrays, shape[0]), labels, clean)
+    names = beside_columns(asked, tuple(held), source, (), "labels")
+    arrays = container.arrays([*BESIDE[2:], *filter(None, names)])
+    ids, labels, clean = (
+        None if other is None else _cells(arrays[other], f"{source}: {other}") for other in names
+    )
+    given = read_ids(container, arrays, shape[0]) if ids is None else [str(each) for each in ids]
     matrix = Matrix(shape, dtype, lambda rows: container.blocks(name, rows))
-    return features_of(source, container.path, None, beside, matrix)
+    identify = partial(hash_file, container.path)
+    return features_of(source, identify, None, Beside(given, labels, clean), matrix)
+
+
+def _cells(array: Array, what: str) -> Cells:
+    """A list of whole numbers as int64, one of texts as texts."""
+    if array.ndim != 1 or array.dtype.kind not in "iuS":
+        wanted = "a list of whole numbers or of texts of one length"
+        raise InvalidInput(f"{what} is {array.dtype.name} {list(array.shape)}, not {wanted}")
+    if array.dtype.kind != "S":
+        return array.astype(np.int64)
+    try:
+        return [text.decode() for text in array.tolist()]
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{what} is not UTF-8", "recode it") from error
+
+
+def refuse_names(asked: Asked, what: str) -> None:
+    """Raise UsageError where an input without named columns is asked for one."""
+    for name, option in ((asked.id_column, "--id-column"), (asked.label_column, "--label-column")):
+        if name is not None and not asked.lenient:
+            raise UsageError(f"{what}: no {name} can be chosen from it", f"leave {option} out")
+
+
+def beside_columns(
+    asked: Asked, held: Sequence[str], source: str, ids: Sequence[str] = ("id",), label: str = "label"
+) -> tuple[str | None, str | None, str | None]:
+    """The columns or keys of ids, labels and clean labels: those asked for, else the first usual one
+    that is there, else None. Raises InvalidInput for one asked for that is not there."""
+    found = []
+    for name, usual, option in (
+        (asked.id_column, ids, "--id-column"), (asked.label_column, (label,), "--label-column")
+    ):  # fmt: skip
+        if name is not None and name not in held and not asked.lenient:
+            raise missing_column(name, tuple(held), source, option)
+        found.append(name if name in held else next((each for each in usual if each in held), None))
+    # In a table `corrupt` calls them so whatever the column's name.
+    clean = "clean_label" if label == "label" else f"clean_{found[1]}"
+    return found[0], found[1], clean if clean in held and found[1] is not None else None
+
+
+def read_beside(
+    table: EditableTable, asked: Asked, ours: bool, counted: Sequence[str] = ()
+) -> tuple[Beside, int]:
+    """What lies in a table beside its vectors, and how many rows a column that is counted has.
+
+    ours: nml wrote the table.
+    """
+    columns = beside_columns(asked, table.columns, table.source)
+    whats = {name: what for name, what in zip(columns, WHATS, strict=True) if name is not None}
+    cells: dict[str, list[str]] = {name: [] for name in whats}
+    wanted, rows = (*cells, *counted), 0
+    for batch in table.batches(wanted) if wanted else ():
+        rows += len(batch[-1])
+        for (name, column), values in zip(cells.items(), batch, strict=False):
+            column += names_of(values, whats[name], name, table.source, len(column) + 1, ours)
+    ids, labels, clean = (None if name is None else cells[name] for name in columns)
+    return Beside(ids, labels, clean), rows
 
 
 def names_of(cells: list[Any], what: str, column: str, source: str, row: int, ours: bool) -> list[str]:
@@ -119,31 +183,6 @@ def names_of(cells: list[Any], what: str, column: str, source: str, row: int, ou
     if ours and all(isinstance(cell, str) for cell in cells):
         return cells
     return texts(cells, what, column, source, row)
-
-
-def id_column(asked: Asked, usual: Sequence[str], held: Sequence[str], source: str) -> str | None:
-    """The column of ids: that asked for, else the first usual one that is there, else None."""
-    return _column(asked.id_column, usual, held, source, "--id-column", asked.lenient)
-
-
-def label_column(asked: Asked, usual: str, held: Sequence[str], source: str) -> str | None:
-    """The column of labels, likewise."""
-    return _column(asked.label_column, (usual,), held, source, "--label-column", asked.lenient)
-
-
-def _column(
-    asked: str | None,
-    usual: Sequence[str],
-    held: Sequence[str],
-    source: str,
-    option: str,
-    lenient: bool,
-) -> str | None:
-    if asked in held:
-        return asked
-    if asked is not None and not lenient:
-        raise missing_column(asked, tuple(held), source, option)
-    return next((name for name in usual if name in held), None)
 
 
 def named(features: Features) -> dict[str, list[str]]:

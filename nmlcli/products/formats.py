@@ -6,14 +6,13 @@ A format is a row here; which arrays a product has is not a format's business.
 import os
 import stat
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from nmlcli.atomic import replacing
 from nmlcli.errors import InvalidInput, UsageError
-from nmlcli.products.vectors import VECTORS
+from nmlcli.products.vectors import VECTORS, loaded
 from nmlcli.provenance import Record
 
 if TYPE_CHECKING:
@@ -29,49 +28,37 @@ TABLES = (".csv", ".tsv", ".jsonl", ".parquet")  # products.tables reads and wri
 
 @dataclass(frozen=True)
 class Format:
-    """A format of files. open: a path to a checked header. write: everything into a path."""
+    """A format of files. opener, writer: what opens a path as a Container, and a function that writes
+    everything into a file; both are of products, as `module:name`."""
 
     help: str
-    open: "Callable[[str], Container]"
-    write: "Callable[[Path, Record, Arrays, Rows | None], None]"
+    opener: str
+    writer: str
+
+    def open(self, path: str) -> "Container":
+        """A file whose header was read and checked."""
+        container: Container = loaded(self.opener, path)(path)
+        return container
+
+    def write(self, path: Path, record: Record, arrays: "Arrays", rows: "Rows | None") -> None:
+        """Write everything into a path."""
+        with path.open("wb") as file:
+            loaded(self.writer, str(path))(file, record, arrays, rows)
 
 
-def _open_safetensors(path: str) -> "Container":
-    return _stream(Path(path).open("rb"), path, path)
-
-
-def _stream(file: BinaryIO, source: str, path: str | None = None) -> "Container":
-    from nmlcli.products.stream import SafetensorsFile
-
-    return SafetensorsFile(file, source, path)
-
-
-def _write_safetensors(path: Path, record: Record, arrays: "Arrays", rows: "Rows | None") -> None:
-    from nmlcli.products.stream import write_safetensors
-
-    with path.open("wb") as file:
-        write_safetensors(file, record, arrays, rows)
-
-
-def _open_hdf5(path: str) -> "Container":
-    from nmlcli.products.hdf5 import Hdf5File
-
-    return Hdf5File(path)
-
-
-def _write_hdf5(path: Path, record: Record, arrays: "Arrays", rows: "Rows | None") -> None:
-    from nmlcli.products.hdf5 import write_hdf5
-
-    write_hdf5(path, record, arrays, rows)
-
-
-_HDF5 = Format("HDF5, read in any order and by many programs", _open_hdf5, _write_hdf5)
+_HDF5 = Format("HDF5, read in any order and by many programs", "hdf5:Hdf5File", "hdf5:write_hdf5")
 FORMATS = {
     ".safetensors": Format("safetensors, also what flows through pipes",
-                           _open_safetensors, _write_safetensors),
+                           "stream:open_safetensors", "stream:write_safetensors"),
     ".h5": _HDF5,
     ".hdf5": _HDF5,
 }  # fmt: skip
+
+
+def _stream(file: BinaryIO, source: str) -> "Container":
+    from nmlcli.products.stream import SafetensorsFile
+
+    return SafetensorsFile(file, source)
 
 
 def read_features(source: str) -> "Features":
@@ -182,15 +169,6 @@ def open_container(source: str, wanted: str = "product") -> "Container":
     return FORMATS[suffix].open(source)
 
 
-def choose(name: str) -> str:
-    """The suffix that decides the format; raises UsageError naming the choices."""
-    suffix = Path(name).suffix.lower()
-    if suffix not in FORMATS:
-        wrong = f"{name}: no format has the suffix {suffix or '(none)'}"
-        raise UsageError(wrong, f"use {', '.join(FORMATS)}")
-    return suffix
-
-
 def check_exists(source: str) -> Path:
     """The path of an input file; raises InvalidInput where it is missing or a folder."""
     path = Path(source)
@@ -235,4 +213,10 @@ def _write(out: str | None, record: Record, arrays: "Arrays", rows: "Rows | None
 
 def _suffix(out: str) -> str:
     """The suffix that decides how a file is written; a pipe or device gets a safetensors stream."""
-    return ".safetensors" if Path(out).exists() and not Path(out).is_file() else choose(out)
+    if Path(out).exists() and not Path(out).is_file():
+        return ".safetensors"
+    suffix = Path(out).suffix.lower()
+    if suffix not in FORMATS:
+        wrong = f"{out}: no format has the suffix {suffix or '(none)'}"
+        raise UsageError(wrong, f"use {', '.join(FORMATS)}")
+    return suffix

@@ -13,28 +13,24 @@ come after its last value.
 import io
 import math
 import signal
-import tempfile
 import threading
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from nmlcli.errors import InvalidInput
-from nmlcli.products.container import Array, Arrays, Rows, Tensor
+from nmlcli.products.container import Array, Arrays, Rows, Tensor, in_blocks
 from nmlcli.provenance import KEY, Record, parse_record
 
 MOST_DEFLATED = 1100  # no compression of HDF5's own makes less of it; a file that says so is a trap
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ENDS = (40, 44, 28, 28)  # the byte at which a superblock, by its version, says how long the file is
-_CHECKSUM = 4  # bytes behind each chunk
+_LARGE = 2**26  # bytes that are not read at once only because they lie in one chunk
 _COMPACT = 60_000  # bytes that still fit into a dataset's header
 
 
@@ -48,8 +44,9 @@ class Hdf5File:
         self.source = path
         self.path: str | None = path
         with self._reading():
-            # Products are replaced whole, never changed, so that locks would only be in the way.
-            self._file = h5py.File(path, "r", locking=False)
+            # Products are replaced whole, never changed, so that locks would only be in the way. Each
+            # chunk is read once, so that a cache of them would only be a copy more.
+            self._file = h5py.File(path, "r", locking=False, rdcc_nbytes=0)
             held = {name: self._file[name] for name in self._file if self._is_dataset(name)}
             self.record = self._read_record() if held.pop(KEY, None) is not None else None
             self.tensors: Mapping[str, Tensor] = {
@@ -68,10 +65,13 @@ class Hdf5File:
         """Iterate row blocks [≤ rows, …] of one array."""
         with self._reading():
             dataset = self._checked(name)
-        for start in range(0, len(dataset), rows):
-            last = min(start + rows, len(dataset)) - 1
+        yield from in_blocks(self._chunks(name, dataset, _whole_chunks(dataset, rows)), rows)
+
+    def _chunks(self, name: str, dataset: h5py.Dataset, step: int) -> Iterator[Array]:
+        for start in range(0, len(dataset), step):
+            last = min(start + step, len(dataset)) - 1
             with self._reading(f"rows {start:,} to {last:,} of {name}: "):
-                block = dataset[start : start + rows]
+                block = dataset[start : start + step]
             yield block
 
     @contextmanager
@@ -130,74 +130,75 @@ class Hdf5File:
         return parse_record(bytes(dataset[()]), self.source)
 
 
-def write_hdf5(path: Path, record: Record, arrays: Arrays, rows: Rows | None = None) -> None:
-    """Write the record, the arrays, then the rows in chunks of about 1 MiB.
+def write_hdf5(file: BinaryIO, record: Record, arrays: Arrays, rows: Rows | None = None) -> None:
+    """Write the record, the arrays, then the rows in chunks of about 1 MiB, into an empty file.
 
-    HDF5 crashes where its own writes fail, be it by a full disk or by Ctrl-C. So it makes all but the
-    rows in memory, without their values, and says where those go; they are written past it.
+    HDF5 may crash where its own writes fail, be it by a full disk or by Ctrl-C: it writes into a sink
+    that never fails, and what went wrong is raised when the call of HDF5 has come back.
     """
     parts = [] if rows is None else rows.chained()
-    with path.open("wb") as out:
-        if not any(part.compress for part in parts):
-            sizes = [[_chunk_bytes(p)] * -(-p.shape[0] // p.chunk_rows()) for p in parts]
-            chunks = (data for part in parts for data in _encoded(part))
-            _fill(out, *_skeleton(record, arrays, parts, sizes), chunks)
-            return
-        # How large a chunk becomes is known once it is made, and where it lies once all are.
-        with tempfile.TemporaryFile(dir=path.parent) as spool:
-            sizes = [[spool.write(data) for data in _encoded(part)] for part in parts]
-            spool.seek(0)
-            chunks = (spool.read(size) for part in sizes for size in part)
-            _fill(out, *_skeleton(record, arrays, parts, sizes), chunks)
+    with _Sink(file.name, "r+") as sink:
+        with sink.calls():
+            # The format of HDF5 1.10 is the first with checksums over all that is not data. Without a
+            # cache each chunk is written when it comes.
+            out = h5py.File(sink, "w", libver=("v110", "v110"), rdcc_nbytes=0)
+        try:
+            with sink.calls():
+                _create(out, KEY, np.asarray(np.bytes_(record.to_json().encode())))
+                for name, array in arrays.items():
+                    _create(out, name, np.asarray(array))
+                datasets = [_create_rows(out, part) for part in parts]
+            for part, dataset in zip(parts, datasets, strict=True):
+                start, count = 0, part.chunk_rows()
+                for block in in_blocks(part.checked(count), count):
+                    with sink.calls():
+                        dataset[start : start + len(block)] = block
+                    start += len(block)
+        finally:
+            with sink.calls():
+                out.close()
 
 
-def _fill(out: BinaryIO, image: memoryview, places: Sequence[int], chunks: Iterable[bytes]) -> None:
-    """Write a skeleton and each chunk to its place."""
-    out.write(image)
-    for place, data in zip(places, chunks, strict=True):
-        out.seek(place)
-        out.write(data)
-    out.truncate(int.from_bytes(image[_ENDS[2] :][:8], "little"))
+class _Sink(io.FileIO):
+    """A file that never fails to be written: after the first failure, what comes is lost in silence."""
 
+    failure: OSError | None = None
 
-def _skeleton(
-    record: Record, arrays: Arrays, parts: Sequence[Rows], sizes: Sequence[Sequence[int]]
-) -> tuple[memoryview, list[int]]:
-    """A file without the values of its rows, and where the chunks of each part belong in it.
-
-    sizes: the bytes of each chunk of each part as stored.
-    """
-    dummy = np.zeros(max((size for of_part in sizes for size in of_part), default=1), dtype=np.uint8)
-    image = _Hollow(dummy)
-    # The format of HDF5 1.10 is the first with checksums over all that is not data.
-    with _interrupts_later(), h5py.File(image, "w", libver=("v110", "v110")) as file:
-        _create(file, KEY, np.asarray(np.bytes_(record.to_json().encode())))
-        for name, array in arrays.items():
-            _create(file, name, np.asarray(array))
-        chunks = [
-            (dataset.id, (number * part.chunk_rows(), *[0] * (len(part.shape) - 1)), size)
-            for part, of_part in zip(parts, sizes, strict=True)
-            for dataset in [_create_rows(file, part)]
-            for number, size in enumerate(of_part)
-        ]
-        # A dataset's index is made with its first chunk, and belongs before the bulk.
-        for dataset, corner, size in sorted(chunks, key=lambda chunk: chunk[1][0] > 0):
-            dataset.write_direct_chunk(corner, dummy[:size])
-        places = [dataset.get_chunk_info_by_coord(corner).byte_offset for dataset, corner, _ in chunks]
-    return image.getbuffer(), places
-
-
-class _Hollow(io.BytesIO):
-    """Keeps what is written, but for one array, which stands for values that are written elsewhere."""
-
-    def __init__(self, dummy: NDArray[np.uint8]) -> None:
-        super().__init__()
-        self._dummy = dummy.ctypes.data
+    @contextmanager
+    def calls(self) -> Iterator[None]:
+        """Around calls of HDF5: raises what failed, or Ctrl-C and SIGTERM, at their end."""
+        try:
+            with _interrupts_later():
+                yield
+        finally:
+            if self.failure is not None:
+                raise self.failure
 
     def write(self, data: Any) -> int:
-        """Keep data, where it is not the dummy; HDF5 hands that down uncopied."""
-        passed_over = np.frombuffer(data, dtype=np.uint8).ctypes.data == self._dummy
-        return len(data) if passed_over else super().write(data)
+        """Write all of data."""
+        view = memoryview(data)
+        while len(view) and self.failure is None:
+            try:
+                view = view[super().write(view) :]
+            except OSError as error:
+                self.failure = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Make the file that long."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return size or 0
+
+
+def _whole_chunks(dataset: h5py.Dataset, rows: int) -> int:
+    """About so many rows, but no chunk in two reads of them unless its rows are large."""
+    chunk = rows if dataset.chunks is None else dataset.chunks[0]
+    if chunk > rows and chunk * dataset.nbytes > _LARGE * len(dataset):
+        return rows
+    return max(chunk, rows - rows % chunk)
 
 
 @contextmanager
@@ -218,10 +219,6 @@ def _interrupts_later() -> Iterator[None]:
             signal.signal(signal_, handler)
         for number in came[:1]:
             signal.raise_signal(number)
-
-
-def _chunk_bytes(rows: Rows) -> int:
-    return rows.chunk_rows() * math.prod(rows.shape[1:]) * rows.dtype.itemsize + _CHECKSUM
 
 
 def _create(file: h5py.File, name: str, array: Array) -> None:
@@ -245,40 +242,3 @@ def _create_rows(file: h5py.File, rows: Rows) -> h5py.Dataset:
     filters = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if rows.compress else {}
     chunks, little = (rows.chunk_rows(), *rows.shape[1:]), rows.dtype.newbyteorder("<")
     return file.create_dataset(rows.name, rows.shape, little, chunks=chunks, fletcher32=True, **filters)
-
-
-def _encoded(rows: Rows) -> Iterator[bytes]:
-    """Iterate the chunks of rows as they are stored.
-
-    HDF5 applies the filters, in a file of one chunk that never leaves memory.
-    """
-    with h5py.File(uuid.uuid4().hex, "w", driver="core", backing_store=False) as file:
-        count = rows.chunk_rows()
-        one = _create_rows(file, replace(rows, shape=(count, *rows.shape[1:])))
-        for block in _whole(rows.checked(count), count):
-            one.id.write(h5py.h5s.ALL, h5py.h5s.ALL, block)
-            mask, data = one.id.read_direct_chunk((0,) * len(rows.shape))
-            if mask:
-                raise RuntimeError("HDF5 left out a filter")
-            yield data
-
-
-def _whole(pieces: Iterator[Array], count: int) -> Iterator[Array]:
-    """Iterate blocks of count rows, the last filled up with zeros, from pieces of any sizes."""
-    block, filled = np.empty(0), 0
-    for piece in (some[i : i + count] for some in pieces for i in range(0, len(some), count)):
-        if len(piece) == count and not filled:
-            yield piece
-            continue
-        if not block.size:
-            block = np.zeros((count, *piece.shape[1:]), dtype=piece.dtype)
-        fitting = min(count - filled, len(piece))
-        block[filled : filled + fitting] = piece[:fitting]
-        filled += len(piece)
-        if filled >= count:
-            yield block
-            filled -= count
-            block[:filled] = piece[fitting:]
-    if filled:
-        block[filled:] = 0
-        yield block

@@ -7,10 +7,13 @@ from itertools import islice
 from typing import Any, BinaryIO
 
 from nmlcli.errors import InvalidInput
-from nmlcli.products.delimited import BOM, Bytes, hash_bytes
+from nmlcli.products.delimited import BOM, Bytes, forget, hash_bytes
 from nmlcli.provenance import Record
 
+LONGEST_LINE = 2**26  # bytes
+
 _BATCH = 8192  # rows
+_KEPT = 2**22  # bytes of a mapped file
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -33,9 +36,13 @@ class JsonLines:
 
     def objects(self) -> Iterator[dict[str, Any]]:
         """The rows as objects."""
+        return (row for _, row in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The rows as objects with the numbers of their lines."""
         for number, line in self._lines():
             if line.strip():
-                yield self._object(line, number)
+                yield number, self._object(line, number)
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[list[Any], ...]]:
         """Values of the named keys, a list a key, some thousand rows at a time."""
@@ -89,12 +96,19 @@ class JsonLines:
         return f"{text[:start]}{new}{text[end:last]}{addition}{text[last:]}".encode()
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        position, number = self._start, 0
+        position, number, kept = self._start, 0, 0
         while position < len(self.data):
             end = self.data.find(b"\n", position) + 1 or len(self.data)
             number += 1
+            if end - position > LONGEST_LINE:
+                raise InvalidInput(
+                    f"{self.source}: line {number} is longer than {LONGEST_LINE:,} bytes"
+                )
             yield number, self.data[position:end]
             position = end
+            if position - kept > _KEPT:
+                forget(self.data, kept, position)
+                kept = position
 
     def _object(self, line: bytes, number: int) -> dict[str, Any]:
         try:

@@ -128,6 +128,13 @@ def class_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(distinct))
 
 
+def number_names(*numbers: NDArray[np.int64] | None) -> tuple[str, ...]:
+    """Names for classes that have none, their numbers from 0 to the highest: 1,000,000 more than rows
+    at most, since readers refuse any above."""
+    highest = max((int(each.max()) for each in numbers if each is not None), default=-1)
+    return tuple(map(str, range(highest + 1)))
+
+
 def column_ids(table: Table, column: str = "id") -> list[str]:
     """The ids of a table's rows: a column's texts, row numbers where there is no column `id`.
 

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,22 +21,22 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from nmlcli.errors import InvalidInput, first
+from nmlcli.errors import InvalidInput, UsageError, first
 from nmlcli.products.container import Array, Rows
 from nmlcli.products.features import Features
 from nmlcli.products.foreign import (
     Beside,
     Matrix,
+    beside_columns,
     features_of,
-    id_column,
-    label_column,
     of_text,
+    refuse_names,
     require_floats,
 )
 from nmlcli.products.ids import repeated
 from nmlcli.products.tables import read_table_record
 from nmlcli.products.vectors import Asked
-from nmlcli.provenance import KEY, Record, parse_record
+from nmlcli.provenance import KEY, Record, hash_file, parse_record
 
 MOST_DEFLATED = 1100  # deflate makes no less of anything; an archive that says so is a trap
 MOST_EMPTY = 2**20  # rows of less than a byte
@@ -45,7 +46,7 @@ _DAMAGE = (
     OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, SyntaxError, MemoryError,
     ArithmeticError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-_MATRICES = ("features", "embeddings", "embedding")
+MATRICES = ("features", "embeddings", "embedding")
 
 Open = Callable[[], IO[bytes]]
 
@@ -189,19 +190,25 @@ class NpzFile:
 
 
 def read_npy(path: str, source: str, asked: Asked) -> Features:
-    """Read a matrix; its record may lie beside it, ids are row numbers and labels there are none."""
+    """Read a matrix; its record may lie beside it, ids are row numbers and labels there are none.
+
+    Raises UsageError for a key or a column, since nothing in it has a name.
+    """
+    if asked.key is not None:
+        raise UsageError(f"{source} is one matrix without a name", "leave --key out")
+    refuse_names(asked, f"{source} is a matrix alone")
     file = Path(path)
     array = open_npy(lambda: file.open("rb"), file.stat().st_size, source)
     shape = require_floats(array.dtype, array.shape, source)
     matrix = Matrix(shape, array.dtype, array.blocks)
     record, _ = of_text(read_table_record(path))
-    return features_of(source, path, record, Beside(), matrix)
+    return features_of(source, partial(hash_file, path), record, Beside(), matrix)
 
 
 def read_npz(path: str, source: str, asked: Asked) -> Features:
     """Read the arrays features (or the key), labels, clean_labels, ids and classes of an archive."""
     archive = NpzFile(path, source)
-    wanted = (asked.key,) if asked.key is not None else _MATRICES
+    wanted = (asked.key,) if asked.key is not None else MATRICES
     name = next((name for name in wanted if name in archive), None)
     if name is None:
         held = first(archive.names, 8) or "nothing"
@@ -210,21 +217,24 @@ def read_npz(path: str, source: str, asked: Asked) -> Features:
     shape = require_floats(array.dtype, array.shape, array.what)
     if shape[0] > archive.size + MOST_EMPTY:  # each row takes memory: its id
         raise InvalidInput(f"{array.what} has {shape[0]:,} rows in {archive.size:,} bytes", "a trap?")
-    ids = archive.values(id_column(asked, ("ids",), archive.names, source))
-    classes = archive.values("classes")
+    names = (*beside_columns(asked, archive.names, source, ("ids",), "labels"), "classes")
+    ids, labels, clean, classes = (archive.values(each) for each in names)
     beside = Beside(
-        None if ids is None else [str(name) for name in ids],
-        archive.values(label_column(asked, "labels", archive.names, source)),
-        archive.values("clean_labels"),
+        None if ids is None else [str(name) for name in ids], labels, clean,
         None if classes is None else tuple(str(name) for name in classes),
-    )
+    )  # fmt: skip
     if beside.classes and (twice := repeated(beside.classes)):
         raise InvalidInput(f"{source} names a class twice: {first(twice)}")
     matrix = Matrix(shape, array.dtype, array.blocks)
-    return features_of(source, path, archive.record, beside, matrix)
+    return features_of(source, partial(hash_file, path), archive.record, beside, matrix)
 
 
-def write_npy(path: Path, features: Features) -> None:
+def npz_record(path: str) -> Record | None:
+    """The record in an archive."""
+    return NpzFile(path, path).record
+
+
+def write_npy(path: Path, features: Features, _: str) -> None:
     """Write the matrix alone."""
     with path.open("wb") as file:
         _write_matrix(file, features)
@@ -233,12 +243,13 @@ def write_npy(path: Path, features: Features) -> None:
 def write_npz(path: Path, features: Features, key: str) -> None:
     """Write an archive that numpy loads without pickles: nml, classes, labels, ids, features.
 
-    Raises InvalidInput for an id or class that ends in NUL, which numpy's texts cannot.
+    Raises InvalidInput for an id or class that ends in NUL, which numpy's texts cannot, and for a key
+    that would lead out of where the archive is unpacked.
     """
     record = features.record
     texts = {KEY: [record.to_json()], "classes": record.classes, "ids": features.ids}
     labels = {"labels": features.labels, "clean_labels": features.clean_labels}
-    if key in texts or key in labels:
+    if key in texts or key in labels or set(key) & set("/\\\0"):
         raise InvalidInput(f"an array of features cannot be named {key}", "give another --key")
     with zipfile.ZipFile(path, "w") as archive:
         for name, values in texts.items():

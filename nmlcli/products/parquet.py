@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from nmlcli.errors import InvalidInput
 from nmlcli.products.delimited import Bytes, hash_bytes
+from nmlcli.products.ids import repeated
 from nmlcli.provenance import KEY, Record, parse_record
 
 _BATCH = 8192  # rows
@@ -25,9 +26,9 @@ _CODECS = {"UNCOMPRESSED": "NONE", "UNKNOWN": "LZ4"}
 class ParquetTable:
     """A Parquet file as a table.
 
-    columns: the names of the topmost fields, in order. data: all of its bytes. Values are what Python
-    has for them, None for null, dictionaries decoded. Raises InvalidInput where the file is damaged
-    or has two columns of one name.
+    columns: the names of the topmost fields, in order. data: all of its bytes. file, schema: as pyarrow
+    has them. Values are what Python has for them, None for null, dictionaries decoded. Raises
+    InvalidInput where the file is damaged or has two columns of one name.
     """
 
     suffixes = (".parquet",)  # the file names that readers take for this form end so
@@ -35,12 +36,11 @@ class ParquetTable:
     def __init__(self, data: Bytes, source: str) -> None:
         self.source = source
         self.data = data
-        with self._reading():
-            self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-            self._schema = self._file.schema_arrow
-        self.columns: tuple[str, ...] = tuple(self._schema.names)
-        twice = [name for i, name in enumerate(self.columns) if name in self.columns[:i]]
-        if twice:
+        with self.reading():
+            self.file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+            self.schema = self.file.schema_arrow
+        self.columns: tuple[str, ...] = tuple(self.schema.names)
+        if twice := repeated(self.columns):
             raise InvalidInput(f"{source} has two columns {twice[0]}", "rename one")
 
     @property
@@ -51,18 +51,18 @@ class ParquetTable:
     @property
     def record(self) -> Record | None:
         """The record in the schema's metadata. Raises InvalidInput where it is damaged."""
-        text = (self._schema.metadata or {}).get(KEY.encode())
+        text = (self.schema.metadata or {}).get(KEY.encode())
         return None if text is None else parse_record(text, self.source)
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
-        return int(self._file.metadata.num_rows)
+        return int(self.file.metadata.num_rows)
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[list[Any], ...]]:
         """Values of the named columns, a list a column, some thousand rows at a time."""
-        with self._reading():
-            for batch in self._file.iter_batches(_BATCH, columns=list(columns)):
+        with self.reading():
+            for batch in self.file.iter_batches(_BATCH, columns=list(columns)):
                 yield tuple(_values(batch.column(name)) for name in columns)
 
     def write_edited(
@@ -74,7 +74,7 @@ class ParquetTable:
         metadata, row groups and each column's codec stay, and whether it is encoded by a dictionary.
         """
         place = self.columns.index(column)
-        schema = self._schema
+        schema = self.schema
         if added is not None:
             schema = schema.append(schema.field(place).with_name(added).remove_metadata())
         metadata = {**(schema.metadata or {}), KEY.encode(): record.to_json().encode()}
@@ -82,11 +82,11 @@ class ParquetTable:
         sink = _Sink(file)
         writer = pq.ParquetWriter(pa.PythonFile(sink, "w"), schema, **self._encoding(schema, place))
         try:
-            for group in range(self._file.num_row_groups):
-                size = self._file.metadata.row_group(group).num_rows
+            for group in range(self.file.num_row_groups):
+                size = self.file.metadata.row_group(group).num_rows
                 given = list(islice(values, size))
-                with self._reading():
-                    arrays = self._file.read_row_group(group).columns
+                with self.reading():
+                    arrays = self.file.read_row_group(group).columns
                     olds = arrays[place]
                     arrays[place] = self._edited(olds, given)
                 if added is not None:
@@ -115,12 +115,12 @@ class ParquetTable:
 
     def _encoding(self, schema: pa.Schema, place: int) -> dict[str, Any]:
         """How the columns of an edited table are encoded, by their paths: as they are here."""
-        groups = [self._file.metadata.row_group(i) for i in range(self._file.num_row_groups)]
+        groups = [self.file.metadata.row_group(i) for i in range(self.file.num_row_groups)]
         # Leaves are matched by their order: old writers name the paths of nested ones otherwise.
         empty = pa.BufferOutputStream()
         pq.write_table(schema.empty_table(), empty)
         leaves = pq.ParquetFile(empty.getvalue()).schema
-        old = [self._file.schema.column(i).path for i in range(len(self._file.schema))]
+        old = [self.file.schema.column(i).path for i in range(len(self.file.schema))]
         numbers = [*range(len(old)), old.index(self.columns[place])]
         codecs, dictionaries = {}, []
         for leaf, number in enumerate(numbers[: len(leaves)]):
@@ -133,7 +133,7 @@ class ParquetTable:
         return {"compression": codecs, "use_dictionary": dictionaries}
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def reading(self) -> Iterator[None]:
         """Say of what pyarrow cannot read which file it is."""
         try:
             yield

@@ -1,9 +1,7 @@
 """Vectors in a list column of a Parquet table, in row groups of some MiB; the record in its schema."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,100 +9,50 @@ import pyarrow.parquet as pq
 
 from nmlcli.errors import InvalidInput, first
 from nmlcli.products.container import Array
+from nmlcli.products.delimited import forget
 from nmlcli.products.features import Features
-from nmlcli.products.foreign import (
-    Beside,
-    Matrix,
-    features_of,
-    id_column,
-    label_column,
-    named,
-    names_of,
-)
-from nmlcli.products.ids import repeated
-from nmlcli.products.tables import missing_column
+from nmlcli.products.foreign import Matrix, features_of, named, read_beside
+from nmlcli.products.parquet import ParquetTable
+from nmlcli.products.tables import mapped, missing_column
 from nmlcli.products.vectors import Asked
-from nmlcli.provenance import KEY, Record, parse_record
+from nmlcli.provenance import KEY
 
-_CLEAN = "clean_label"
-_BATCH = 8192  # rows of the columns beside
 _GROUP = 2**24  # bytes of the vectors of a row group
-_BUFFER = 2**20  # bytes read at once of a column; else a whole row group's
 _FLOATS = {pa.float16(): "float16", pa.float32(): "float32", pa.float64(): "float64"}
 
 
-class _Table:
-    """An opened Parquet file."""
-
-    def __init__(self, path: str, source: str) -> None:
-        self.source = source
-        with self.reading():
-            self._file = pq.ParquetFile(
-                path, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True
-            )  # with pre_buffer the whole file would be in memory
-            self.schema = self._file.schema_arrow
-        self.rows = int(self._file.metadata.num_rows)
-        self.columns: tuple[str, ...] = tuple(self.schema.names)
-        if twice := repeated(self.columns):
-            raise InvalidInput(f"{source} has two columns {twice[0]}", "rename one")
-
-    def batches(self, column: str, rows: int) -> Iterator[Any]:
-        """Iterate a column's arrays [≤ rows]."""
-        with self.reading():
-            batches = self._file.iter_batches(rows, columns=[column], use_threads=False)
-        while True:
-            with self.reading():
-                batch = next(batches, None)
+def _matrices(table: ParquetTable, column: str, rows: int, width: int | None) -> Iterator[Array]:
+    """Iterate a column of lists as matrices [≤ rows, D]; width: D, None: that of each row."""
+    start = 0
+    with table.reading():
+        batches = table.file.iter_batches(rows, columns=[column], use_threads=False)
+    while True:
+        with table.reading():
+            batch = next(batches, None)
             if batch is None:
-                return
-            yield batch.column(0)
-
-    def texts(self, column: str | None, what: str, ours: bool) -> list[str] | None:
-        """The texts of a column, None of none."""
-        if column is None or column not in self.columns:
-            return None
-        found: list[str] = []
-        for cells in self.batches(column, _BATCH):
-            with self.reading():
-                values = cells.to_pylist()
-            found += names_of(values, what, column, self.source, len(found) + 1, ours)
-        return found
-
-    def matrices(self, column: str, rows: int, width: int | None) -> Iterator[Array]:
-        """Iterate a column of lists as matrices [≤ rows, D]; width: D, None: that of each row."""
-        start = 0
-        for cells in self.batches(column, rows):
-            with self.reading():
-                values = cells.flatten()
-                lengths = np.asarray(cells.value_lengths()) if not cells.null_count else None
-            if lengths is None or values.null_count:
-                wrong = (
-                    f"{self.source}: {column} has nulls in the {len(cells)} rows from row {start + 1}"
-                )
-                raise InvalidInput(wrong)
-            wanted = int(lengths[0]) if width is None else width
-            wrong_ones = np.flatnonzero(lengths != wanted)
-            if len(wrong_ones):
-                row, got = start + int(wrong_ones[0]) + 1, int(lengths[wrong_ones[0]])
-                wrong = f"{self.source}: row {row} has {got} numbers, others {wanted}"
-                raise InvalidInput(wrong)
-            yield values.to_numpy(zero_copy_only=False).reshape(len(cells), wanted)
-            start += len(cells)
-        if start != self.rows:
-            raise InvalidInput(f"{self.source} is damaged: {start} of {self.rows} rows are there")
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        try:
-            yield
-        except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-            reason = str(error).partition("\n")[0]
-            raise InvalidInput(f"{self.source} cannot be read as Parquet ({reason})") from error
+                break
+            cells = batch.column(0)
+            values = cells.flatten()
+            lengths = np.asarray(cells.value_lengths()) if not cells.null_count else None
+        if lengths is None or values.null_count:
+            raise InvalidInput(
+                f"{table.source}: {column} has nulls in the {len(cells)} rows from row {start + 1}"
+            )
+        wanted = int(lengths[0]) if width is None else width
+        wrong_ones = np.flatnonzero(lengths != wanted)
+        if len(wrong_ones):
+            row, got = start + int(wrong_ones[0]) + 1, int(lengths[wrong_ones[0]])
+            raise InvalidInput(f"{table.source}: row {row} has {got} numbers, others {wanted}")
+        yield values.to_numpy(zero_copy_only=False).reshape(len(cells), wanted)
+        start += len(cells)
+        forget(table.data, 0, len(table.data))
+    if start != table.rows:
+        raise InvalidInput(f"{table.source} is damaged: {start} of {table.rows} rows are there")
 
 
 def read_parquet(path: str, source: str, asked: Asked) -> Features:
     """Read a list column, ids and labels beside it. Raises InvalidInput for rows of several widths."""
-    table = _Table(path, source)
+    table = ParquetTable(mapped(path, source), source)
     key = "embedding" if asked.key is None else asked.key
     if key not in table.columns:
         raise missing_column(key, table.columns, source, "--key")
@@ -116,24 +64,14 @@ def read_parquet(path: str, source: str, asked: Asked) -> Features:
         raise InvalidInput(f"{source}: {key} is {kind}, not a list of {first(list(_FLOATS.values()))}")
     if not table.rows:
         raise InvalidInput(f"{source} has no rows")
-    width = next(table.matrices(key, 1, None)).shape[1]
-    record = _record(table)
-    ours = record is not None
-    ids = table.texts(id_column(asked, ("id",), table.columns, source), "id", ours)
-    labels = table.texts(label_column(asked, "label", table.columns, source), "label", ours)
-    clean = None if labels is None else table.texts(_CLEAN, "clean label", ours)
-    beside = Beside(ids, labels, clean)
+    width = next(_matrices(table, key, 1, None)).shape[1]
+    beside, _ = read_beside(table, asked, table.record is not None)
 
     def blocks(rows: int) -> Iterator[Array]:
-        return table.matrices(key, rows, width)
+        return _matrices(table, key, rows, width)
 
-    dtype = np.dtype(_FLOATS[kind.value_type])
-    return features_of(source, path, record, beside, Matrix((table.rows, width), dtype, blocks))
-
-
-def _record(table: _Table) -> Record | None:
-    text = (table.schema.metadata or {}).get(KEY.encode())
-    return None if text is None else parse_record(text, table.source)
+    matrix = Matrix((table.rows, width), np.dtype(_FLOATS[kind.value_type]), blocks)
+    return features_of(source, lambda: table.identity, table.record, beside, matrix)
 
 
 def write_parquet(path: Path, features: Features, key: str) -> None:

@@ -12,6 +12,7 @@ from nmlcli.provenance import Record
 Float64 = NDArray[np.float64]
 
 _ARRAYS = ("count", "singular_values", "gram", "column_sums")
+_ROUNDING = 1e-6  # of ‖X‖²: what forming sums costs, and the values that are cut to 0
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def pack_state(state: SpectrumState) -> dict[str, Array]:
 
 
 def unpack_state(container: Container) -> SpectrumState:
-    """Read a state; raises InvalidInput where its arrays do not fit one another or are not finite."""
+    """Read a state; raises InvalidInput where its arrays cannot be those of one set of rows."""
     record, source = require_record(container, "spectrum"), container.source
     require_names(container, _ARRAYS)
     width = require(container, "gram", ("float64",), (None, None)).shape[0]
@@ -61,16 +62,41 @@ def unpack_state(container: Container) -> SpectrumState:
     for name in _ARRAYS[1:]:
         if not np.isfinite(arrays[name]).all():
             raise InvalidInput(f"{source}: {name} holds values that are not finite")
-    gram, values = arrays["gram"], arrays["singular_values"]
-    if (np.diff(values) > 0).any() or values[-1] < 0 or (gram.diagonal() < 0).any():
-        raise InvalidInput(f"{source}: its singular values or its Gram matrix are damaged")
-    told = record.extra
-    lists, whole = told.get("features", []), told.get("zero_rows", 0)
-    named = isinstance(lists, list) and all(isinstance(each, str) for each in lists)
-    if not named or type(whole) is not int or whole < 0:
-        raise InvalidInput(f"{source}: its record does not say what the sums are of")
-    if not np.array_equal(gram, gram.T) and not np.allclose(gram, gram.T, rtol=1e-9):
-        raise InvalidInput(f"{source}: its Gram matrix is not symmetric")
-    return SpectrumState(
-        record, arrays["singular_values"], gram, arrays["column_sums"], count, source
-    )  # fmt: skip
+    values, gram, sums = (arrays[name] for name in _ARRAYS[1:])
+    state = SpectrumState(record, values, gram, sums, count, source)
+    if wrong := _unlikely(state):
+        raise InvalidInput(f"{source} is damaged: {wrong}", "measure the features anew")
+    return state
+
+
+def _unlikely(state: SpectrumState) -> str | None:
+    """Why no rows can have these sums and values, so far as that is cheap to see; None: they may."""
+    told, gram, values = state.record.extra, state.gram, state.singular_values
+    features, tolerance = told.get("features", []), told.get("tolerance", 0.0)
+    zero_rows, squares = told.get("zero_rows", 0), gram.diagonal()
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows fails its comparison
+        total, highest = squares.sum(), squares.max()
+        means = state.column_sums**2 / state.count
+        measured = total - means.sum() * bool(state.record.options.get("center"))
+        checks = {
+            "its record does not say what the sums are of": isinstance(features, list)
+            and all(isinstance(each, str) for each in features),
+            "its record tells of no tolerance": type(tolerance) in (int, float) and 0 <= tolerance < 1,
+            "its zero rows are no number of its rows": type(zero_rows) is int
+            and 0 <= zero_rows <= state.count,
+            "its singular values do not descend to 0 or above": (np.diff(values) <= 0).all()
+            and values[-1] >= 0,
+            "its Gram matrix has a negative diagonal": (squares >= 0).all(),
+            "its Gram matrix is not symmetric": all(  # in slices, since it may be large
+                (np.abs(gram[k : k + 256] - gram[:, k : k + 256].T) <= 1e-9 * highest).all()
+                for k in range(0, len(gram), 256)
+            ),
+            "its Gram matrix is larger beside its diagonal": max(gram.max(), -gram.min())
+            <= highest * (1 + 1e-9),
+            "its column sums are too large for its Gram matrix": (
+                means <= squares + _ROUNDING * total
+            ).all(),
+            "its singular values are not those of its sums": abs((values**2).sum() - measured)
+            <= _ROUNDING * total,
+        }  # fmt: skip
+    return next((wrong for wrong, holds in checks.items() if not holds), None)

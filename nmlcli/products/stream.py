@@ -11,6 +11,7 @@ import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -91,7 +92,9 @@ class SafetensorsFile:
             raise InvalidInput(f"{self.source} is HDF5, not safetensors", "give it as a file named .h5")
         length = int.from_bytes(start, "little")
         if len(start) < 8 or not 2 <= length <= LONGEST_HEADER:
-            raise InvalidInput(f"{self.source} is not a safetensors file")
+            lines = start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{"
+            remedy = "`nml convert --from jsonl` makes features of JSON Lines" if lines else ""
+            raise InvalidInput(f"{self.source} is not a safetensors file", remedy)
         if size is not None and length > size - 8:
             raise InvalidInput(f"{self.source} was cut short within its header")
         text = self._file.read(length)
@@ -163,6 +166,11 @@ class SafetensorsFile:
         return InvalidInput(
             f"{self.source} was cut short: {rows:,} of {tensor.shape[0]:,} rows are there"
         )
+
+
+def open_safetensors(path: str) -> SafetensorsFile:
+    """Open a file."""
+    return SafetensorsFile(Path(path).open("rb"), path, path)
 
 
 def write_safetensors(file: BinaryIO, record: Record, arrays: Arrays, rows: Rows | None = None) -> None:

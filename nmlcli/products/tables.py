@@ -83,9 +83,7 @@ def open_table(source: str) -> EditableTable:
     Raises InvalidInput where it is missing, empty or damaged.
     """
     name = "stdin" if source == "-" else source
-    data = _mapped(source, name)
-    if not data[:4096].strip(BOM + b" \t\r\n"):
-        raise InvalidInput(f"{name} is empty")
+    data = mapped(source, name)
     suffix = Path(source).suffix.lower()
     if suffix == _PARQUET or (suffix not in SUFFIXES and data[:4] == b"PAR1"):
         return _open_parquet(data, name)
@@ -116,14 +114,22 @@ def needing_pyarrow(name: str) -> Iterator[None]:
         raise NmlError(f"{name} needs pyarrow", 'pip install "nmlcli[parquet]"') from error
 
 
-def _mapped(source: str, name: str) -> Bytes:
+def mapped(source: str, name: str) -> Bytes:
+    """The bytes of a file, mapped, or of stdin (`-`) or a pipe, which is spooled to a temporary file.
+
+    name: for messages. Raises InvalidInput where it cannot be read or holds nothing.
+    """
     try:
         if source == "-":
-            return _map(sys.stdin.buffer)
-        with Path(source).open("rb") as file:
-            return _map(file)
+            data = _map(sys.stdin.buffer)
+        else:
+            with Path(source).open("rb") as file:
+                data = _map(file)
     except OSError as error:
         raise InvalidInput(f"cannot read {name}: {error.strerror or error}") from error
+    if not data[:4096].strip(BOM + b" \t\r\n"):
+        raise InvalidInput(f"{name} is empty")
+    return data
 
 
 def _map(file: BinaryIO) -> Bytes:
@@ -242,7 +248,7 @@ def read_table_record(table: str | Path) -> Record | None:
     Raises InvalidInput where the record is damaged.
     """
     if Path(table).suffix.lower() == _PARQUET:
-        return _open_parquet(_mapped(str(table), str(table)), str(table)).record
+        return _open_parquet(mapped(str(table), str(table)), str(table)).record
     path = sidecar(table)
     try:
         text = path.read_text(encoding="utf-8")

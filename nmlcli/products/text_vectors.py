@@ -5,41 +5,40 @@ first pass counts and checks the rows and keeps their ids and labels, a second o
 """
 
 import base64
-import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nmlcli.errors import InvalidInput, first
-from nmlcli.products.delimited import plain
+from nmlcli.products.container import in_blocks
+from nmlcli.products.delimited import Delimited, plain
 from nmlcli.products.features import Features
 from nmlcli.products.foreign import (
+    WHATS,
     Beside,
     Matrix,
+    beside_columns,
     features_of,
-    id_column,
-    label_column,
     named,
     names_of,
     of_text,
+    read_beside,
 )
-from nmlcli.products.ids import repeated
-from nmlcli.products.tables import read_table_record
+from nmlcli.products.jsonlines import JsonLines
+from nmlcli.products.tables import mapped, missing_column, read_table_record
 from nmlcli.products.vectors import Asked
-
-LONGEST_LINE = 2**26  # characters
 
 # A row: its line's number, its id, label and clean label (None where there are none), its numbers.
 Row = tuple[int, tuple[Any, Any, Any], NDArray[np.floating[Any]]]
 
-_CLEAN = "clean_label"
 _KEYS = ("embedding", "response.body.data.0.embedding", "data.0.embedding", "features")
+_ERRORS = ("error", "response.body.error", "body.error")
 _IDS = ("custom_id", "id")  # an API's own `id` beside a `custom_id` is that of the answer
 
 
@@ -50,60 +49,79 @@ def read_jsonl(path: str, source: str, asked: Asked) -> Features:
     asked for it is the first of those usual that the first object has. Raises InvalidInput, naming
     the line, for what is not one vector of that width an object.
     """
-    head = next(_objects(path, source), None)
-    if head is None:
-        raise InvalidInput(f"{source} is empty")
-    _, top = head
+    table = JsonLines(mapped(path, source), source)
+    line, top = next(table.numbered())
     key = asked.key or next((key for key in _KEYS if _at(top, key) is not None), None)
     if key is None:
-        wrong = f"{source}: line {head[0]} has no {_KEYS[0]}, but {first(list(top), 8) or 'nothing'}"
-        raise InvalidInput(wrong, "name the right key with --key")
+        raise _missing(top, _KEYS[0], f"{source}: line {line}")
     asked_for = [name for name in (asked.id_column, asked.label_column) if name is not None]
     held = [*top, *(name for name in asked_for if _at(top, name) is not None)]
-    columns = _columns(asked, _IDS, held, source)
+    columns = beside_columns(asked, held, source, _IDS)
 
     def rows() -> Iterator[Row]:
-        for line, found in _objects(path, source):
+        for line, found in table.numbered():
             name, *others = (None if name is None else _at(found, name) for name in columns)
             for ending, vector in _vectors(found, key, asked.key is None, f"{source}: line {line}"):
                 own = f"{name}{ending}" if ending and name is not None else name
                 yield line, (own, others[0], others[1]), vector
 
-    return _read(path, source, columns, rows)
+    record, dtype = of_text(read_table_record(path) if Path(path).is_file() else None)
+    cells: tuple[list[str], ...] = ([], [], [])
+    width = count = 0
+    for line, values, vector in rows():
+        width, count = width or len(vector), count + 1
+        if len(vector) != width:
+            raise InvalidInput(f"{source}: line {line} has {len(vector)} numbers, others {width}")
+        for column, value, name, what in zip(cells, values, columns, WHATS, strict=True):
+            if name is not None:
+                column += names_of([value], what, name, source, count, record is not None)
+
+    def blocks(size: int) -> Iterator[NDArray[Any]]:
+        vectors = (vector for _, _, vector in rows())
+        while block := list(islice(vectors, size)):
+            if any(len(vector) != width for vector in block):
+                raise InvalidInput(f"{source} changed while it was read")
+            with np.errstate(over="ignore"):  # float16 that was beyond its range, found by who reads
+                yield np.stack(block).astype(dtype)
+
+    ids, labels, clean = (
+        None if name is None else column for name, column in zip(columns, cells, strict=True)
+    )
+    matrix = Matrix((count, width), dtype, blocks)
+    return features_of(source, lambda: table.identity, record, Beside(ids, labels, clean), matrix)
 
 
 def read_csv(path: str, source: str, asked: Asked) -> Features:
     """Read the columns f0, f1, … (or of another start than f) of a table whose first row names them.
 
-    Raises InvalidInput, naming the line, for a cell that is no number or a row of another length.
+    Raises InvalidInput, naming line or row, for a cell that is no number or a row of another length.
     """
+    table = Delimited(mapped(path, source), source, b",")
     start = "f" if asked.key is None else asked.key
-    header = next(_records(path, source), (0, []))[1]
-    if not header:
-        raise InvalidInput(f"{source} is empty")
-    if twice := repeated(header):
-        raise InvalidInput(f"{source} has two columns {twice[0]}", "rename one")
     pattern = re.compile(re.escape(start) + "(0|[1-9][0-9]{0,8})")
-    found = {int(m[1]): i for i, name in enumerate(header) if (m := pattern.fullmatch(name))}
-    places = [found.get(number, -1) for number in range(len(found))]
-    if not places or -1 in places:
-        missing = f"{start}{places.index(-1) if places else 0}"
-        wrong = f"{source} has no column {missing}, but {first(header, 8)}"
-        raise InvalidInput(wrong, "name what the columns of numbers start with by --key")
-    columns = _columns(asked, _IDS[1:], header, source)
-    beside = [None if name is None else header.index(name) for name in columns]
+    numbered = set(filter(pattern.fullmatch, table.columns))
+    columns = [f"{start}{number}" for number in range(max(1, len(numbered)))]
+    if missing := next((name for name in columns if name not in numbered), None):
+        raise missing_column(missing, table.columns, source, "--key (what all of them start with)")
+    record, dtype = of_text(read_table_record(path) if Path(path).is_file() else None)
+    beside, count = read_beside(table, asked, record is not None, columns[:1])
+    if not count:
+        raise InvalidInput(f"{source} has no rows")
 
-    def rows() -> Iterator[Row]:
-        lines = _records(path, source)
-        next(lines)
-        for line, cells in lines:
-            if len(cells) != len(header):
-                wrong = f"{source}: line {line} has {len(cells)} cells, the header {len(header)}"
-                raise InvalidInput(wrong)
-            vector = _floats([cells[i] for i in places], f"{source}: line {line}", header, places)
-            yield line, tuple(None if i is None else cells[i] for i in beside), vector  # type: ignore[misc]
+    def matrices() -> Iterator[NDArray[np.float64]]:
+        row, places = 1, [table.columns.index(name) for name in columns]
+        for cells in table.batches(table.columns):
+            yield _floats([cells[place] for place in places], columns, source, row)
+            row += len(cells[0])
 
-    return _read(path, source, columns, rows)
+    def blocks(size: int) -> Iterator[NDArray[Any]]:
+        for block in in_blocks(matrices(), size):
+            with np.errstate(over="ignore"):
+                yield block.astype(dtype)
+
+    return features_of(
+        source, lambda: table.identity, record, beside, Matrix((count, len(columns)), dtype, blocks)
+    )
 
 
 def write_jsonl(path: Path, features: Features, key: str) -> None:
@@ -142,71 +160,6 @@ def _lines(features: Features, columns: dict[str, list[str]]) -> Iterator[tuple[
             yield next(beside), f"{text},".replace("-0,", "-0.0,")[:-1] if "-0" in text else text
 
 
-def _columns(
-    asked: Asked, usual_ids: Sequence[str], held: Sequence[str], source: str
-) -> tuple[str | None, str | None, str | None]:
-    """The columns or keys of ids, labels and clean labels; None for those that there are not."""
-    label = label_column(asked, "label", held, source)
-    clean = _CLEAN if _CLEAN in held and label is not None else None
-    return id_column(asked, usual_ids, held, source), label, clean
-
-
-def _read(
-    path: str, source: str, columns: Sequence[str | None], rows: Callable[[], Iterator[Row]]
-) -> Features:
-    """Pass over the rows once for all but the numbers; blocks pass again."""
-    record, dtype = of_text(read_table_record(path))
-    cells: tuple[list[Any], ...] = ([], [], [])
-    width, count = 0, 0
-    for line, beside, vector in rows():
-        width, count = width or len(vector), count + 1
-        if len(vector) != width:
-            raise InvalidInput(f"{source}: line {line} has {len(vector)} numbers, others {width}")
-        for column, value, name, what in zip(
-            cells, beside, columns, ("id", "label", "clean label"), strict=True
-        ):
-            if name is not None:
-                column += names_of([value], what, name, source, count, record is not None)
-    if not count:
-        raise InvalidInput(f"{source} has no rows")
-
-    def blocks(size: int) -> Iterator[NDArray[Any]]:
-        vectors = (vector for _, _, vector in rows())
-        while block := list(islice(vectors, size)):
-            if any(len(vector) != width for vector in block):
-                raise InvalidInput(f"{source} changed while it was read")
-            with np.errstate(over="ignore"):  # float16 that was beyond its range, found by who reads
-                yield np.stack(block).astype(dtype)
-
-    ids, labels, clean = (
-        None if name is None else column for name, column in zip(columns, cells, strict=True)
-    )
-    beside_all = Beside(ids, labels, clean)
-    return features_of(source, path, record, beside_all, Matrix((count, width), dtype, blocks))
-
-
-def _objects(path: str, source: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of JSON Lines with the numbers of their lines; blank lines are none."""
-    for number, line in _text(path, source, "\n"):
-        if not line.strip():
-            continue
-        try:
-            found = json.loads(line, object_pairs_hook=_once)
-        except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", error)
-            raise InvalidInput(f"{source}: line {number} is not JSON ({reason})") from error
-        if not isinstance(found, dict):
-            raise InvalidInput(f"{source}: line {number} is no JSON object")
-        yield number, found
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise ValueError("a key is named twice")
-    return values
-
-
 def _at(found: Any, key: str) -> Any:
     """The value under a key, or at the end of its dotted path; None where there is none."""
     if isinstance(found, dict) and key in found:
@@ -241,8 +194,7 @@ def _vector(found: Any, key: str, where: str) -> NDArray[np.floating[Any]]:
     """The numbers under a key; raises InvalidInput, naming where, for what is no vector."""
     value = _at(found, key)
     if value is None:
-        told = f" ({json.dumps(found['error'])[:200]})" if found.get("error") else ""
-        raise InvalidInput(f"{where} has no {key}{told}", "name another with --key, or mend the line")
+        raise _missing(found, key, where)
     if isinstance(value, str):
         return _decoded(value, f"{where}: {key}")
     if not isinstance(value, list) or not value:
@@ -256,6 +208,20 @@ def _vector(found: Any, key: str, where: str) -> NDArray[np.floating[Any]]:
         raise InvalidInput(f"{where}: {key} holds a number that is too large") from error
 
 
+def _missing(found: dict[str, Any], key: str, where: str) -> InvalidInput:
+    """The error for an object without a vector: what an API says of it, else which keys there are."""
+    error = next(filter(None, (_at(found, place) for place in _ERRORS)), None)
+    status = _at(found, "response.status_code")
+    if error is None and status in (None, 200):
+        wrong = f"{where} has no {key}, but {first(list(found), 8) or 'nothing'}"
+        return InvalidInput(wrong, "name the right key with --key, or mend the line")
+    told = _at(error, "message") or error or f"status {status}"
+    text = " ".join((told if isinstance(told, str) else json.dumps(told)).split())
+    name = next((str(found[each]) for each in _IDS if found.get(each) is not None), "no id")
+    wrong = f"{where} ({name[:60]}) has no {key}, but an error: {text[:200]}"
+    return InvalidInput(wrong, "ask for it again, or drop the line")
+
+
 def _decoded(value: str, where: str) -> NDArray[np.float32]:
     try:
         data = base64.b64decode(value, validate=True)
@@ -266,46 +232,18 @@ def _decoded(value: str, where: str) -> NDArray[np.float32]:
     return np.frombuffer(data, "<f4")
 
 
-def _records(path: str, source: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows of CSV with the numbers of the lines they end in; blank lines are none."""
-    reader = csv.reader((line for _, line in _text(path, source, "")), strict=True)
+def _floats(cells: list[list[str]], columns: list[str], source: str, row: int) -> NDArray[np.float64]:
+    """Cells, a list a column, as a matrix [N, D]; row: the number of the first row, for messages."""
     try:
-        for cells in reader:
-            if cells:
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise InvalidInput(f"{source}: line {reader.line_num} is not CSV ({error})") from error
-
-
-def _floats(cells: list[str], where: str, header: list[str], places: list[int]) -> NDArray[np.float64]:
-    try:
-        if "_" not in "".join(cells):  # which Python would take for 1_000
-            return np.array(list(map(float, cells)))
+        if not any("_" in "".join(column) for column in cells):  # Python would take 1_0 for 10
+            return np.array([list(map(float, column)) for column in cells]).T
     except ValueError:
         pass
-    for cell, place in zip(cells, places, strict=True):
-        try:
-            float("_" if "_" in cell else cell)
-        except ValueError as error:
-            wrong = f"{where}: {header[place]} is {cell[:40]!r}, not a number"
-            raise InvalidInput(wrong) from error
-    raise InvalidInput(f"{where} holds what is no number")
-
-
-def _text(path: str, source: str, newline: str) -> Iterator[tuple[int, str]]:
-    """The lines of UTF-8 text, ends included, with their numbers; none is longer than LONGEST_LINE."""
-    with Path(path).open(encoding="utf-8-sig", newline=newline) as file:
-        number = 1
-        try:
-            while line := _readline(file):
-                if len(line) == LONGEST_LINE:
-                    raise InvalidInput(f"{source}: line {number} is longer than {LONGEST_LINE:,}")
-                yield number, line
-                number += 1
-        except UnicodeDecodeError as error:
-            wrong = f"{source} is not UTF-8 (near line {number})"
-            raise InvalidInput(wrong, "recode it") from error
-
-
-def _readline(file: TextIO) -> str:
-    return file.readline(LONGEST_LINE)
+    for number, values in enumerate(zip(*cells, strict=True), row):
+        for name, cell in zip(columns, values, strict=True):
+            try:
+                float("_" if "_" in cell else cell)
+            except ValueError as error:
+                wrong = f"{source}: row {number}: {name} is {cell[:40]!r}, not a number"
+                raise InvalidInput(wrong) from error
+    raise InvalidInput(f"{source} holds what is no number")

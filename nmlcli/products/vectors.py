@@ -4,10 +4,10 @@ Products travel as FORMATS has them; these forms hold the same rows for numpy, p
 Light, like the menus.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nmlcli.provenance import Record
 
@@ -32,103 +32,53 @@ class Asked:
 
 @dataclass(frozen=True)
 class Form:
-    """A form of files. read: a path, its name for messages and what is asked. write: features into
-    a path under a key (None: the form's own); the record goes in where it can. record: from a path.
-    beside: the record lies beside the file."""
+    """A form of files. reader, writer, recorder: functions of products, as `module:name`. key: what the
+    vectors are called where nothing else is asked for. beside: the record lies beside the file."""
 
     help: str
-    read: "Callable[[str, str, Asked], Features]"
-    write: "Callable[[Path, Features, str | None], None]"
-    record: Callable[[str], Record | None]
+    reader: str
+    writer: str
+    key: str = ""
+    recorder: str = "tables:read_table_record"
     beside: bool = True
 
+    def read(self, path: str, source: str, asked: Asked) -> "Features":
+        """Read a file; source: its name for messages."""
+        features: Features = loaded(self.reader, source)(path, source, asked)
+        return features
 
-def _read_npy(path: str, source: str, asked: Asked) -> "Features":
-    from nmlcli.products.numpy_files import read_npy
+    def write(self, path: Path, features: "Features", key: str | None = None) -> None:
+        """Write features into a path under a key; the record goes in where it can."""
+        loaded(self.writer, "Parquet")(path, features, key or self.key)
 
-    return read_npy(path, source, asked)
-
-
-def _write_npy(path: Path, features: "Features", key: str | None) -> None:
-    from nmlcli.products.numpy_files import write_npy
-
-    write_npy(path, features)
-
-
-def _read_npz(path: str, source: str, asked: Asked) -> "Features":
-    from nmlcli.products.numpy_files import read_npz
-
-    return read_npz(path, source, asked)
-
-
-def _write_npz(path: Path, features: "Features", key: str | None) -> None:
-    from nmlcli.products.numpy_files import write_npz
-
-    write_npz(path, features, key or "features")
-
-
-def _npz_record(path: str) -> Record | None:
-    from nmlcli.products.numpy_files import NpzFile
-
-    return NpzFile(path, path).record
-
-
-def _read_jsonl(path: str, source: str, asked: Asked) -> "Features":
-    from nmlcli.products.text_vectors import read_jsonl
-
-    return read_jsonl(path, source, asked)
-
-
-def _write_jsonl(path: Path, features: "Features", key: str | None) -> None:
-    from nmlcli.products.text_vectors import write_jsonl
-
-    write_jsonl(path, features, key or "embedding")
-
-
-def _read_csv(path: str, source: str, asked: Asked) -> "Features":
-    from nmlcli.products.text_vectors import read_csv
-
-    return read_csv(path, source, asked)
-
-
-def _write_csv(path: Path, features: "Features", key: str | None) -> None:
-    from nmlcli.products.text_vectors import write_csv
-
-    write_csv(path, features, key or "f")
-
-
-def _read_parquet(path: str, source: str, asked: Asked) -> "Features":
-    from nmlcli.products.tables import needing_pyarrow
-
-    with needing_pyarrow(source):
-        from nmlcli.products.parquet_vectors import read_parquet
-
-    return read_parquet(path, source, asked)
-
-
-def _write_parquet(path: Path, features: "Features", key: str | None) -> None:
-    from nmlcli.products.tables import needing_pyarrow
-
-    with needing_pyarrow("Parquet"):
-        from nmlcli.products.parquet_vectors import write_parquet
-
-    write_parquet(path, features, key or "embedding")
-
-
-def _table_record(path: str) -> Record | None:
-    from nmlcli.products.tables import read_table_record
-
-    return read_table_record(path)
+    def record(self, path: str) -> Record | None:
+        """The record of a file."""
+        record: Record | None = loaded(self.recorder, path)(path)
+        return record
 
 
 VECTORS = {
-    ".npy": Form("the matrix alone", _read_npy, _write_npy, _table_record),
-    ".npz": Form("arrays features, labels, ids", _read_npz, _write_npz, _npz_record, beside=False),
-    ".parquet": Form("a list column", _read_parquet, _write_parquet, _table_record, beside=False),
-    ".jsonl": Form("a list or base64 a line, also what an API answers", _read_jsonl, _write_jsonl,
-                   _table_record),
-    ".csv": Form("columns f0, f1, …", _read_csv, _write_csv, _table_record),
+    ".npy": Form("the matrix alone", "numpy_files:read_npy", "numpy_files:write_npy"),
+    ".npz": Form("arrays features, labels, ids", "numpy_files:read_npz", "numpy_files:write_npz",
+                 "features", "numpy_files:npz_record", beside=False),
+    ".parquet": Form("a list column", "parquet_vectors:read_parquet", "parquet_vectors:write_parquet",
+                     "embedding", beside=False),
+    ".jsonl": Form("a list or base64 a line, also what an API answers", "text_vectors:read_jsonl",
+                   "text_vectors:write_jsonl", "embedding"),
+    ".csv": Form("columns f0, f1, …", "text_vectors:read_csv", "text_vectors:write_csv", "f"),
 }  # fmt: skip
+
+
+def loaded(name: str, source: str) -> Any:
+    """The function `module:name` of products; its module is heavy, and imported here at the earliest.
+
+    Raises NmlError, naming source, where pyarrow is wanted and missing.
+    """
+    from nmlcli.products.tables import needing_pyarrow
+
+    module, _, function = name.partition(":")
+    with needing_pyarrow(source):
+        return getattr(import_module(f"nmlcli.products.{module}"), function)
 
 
 def write_vectors(out: str, features: "Features", key: str | None = None) -> None:

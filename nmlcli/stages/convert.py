@@ -1,10 +1,7 @@
 """Convert features between the forms of files, in row blocks; vectors of others become features."""
 
 import logging
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,23 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nmlcli.errors import InvalidInput, NmlError, UsageError, first
+from nmlcli.errors import InvalidInput, UsageError, first
 from nmlcli.products.features import Features
 from nmlcli.products.foreign import features_of_container
 from nmlcli.products.formats import (
     FORMATS,
-    binary_stdin,
     check_exists,
     open_container,
     write_features,
 )
 from nmlcli.products.ids import repeated
-from nmlcli.products.labels import align, read_labels, renumber
+from nmlcli.products.labels import align, number_names, read_labels, renumber
 from nmlcli.products.vectors import VECTORS, Asked, write_vectors
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Facts, Record, chain, identity_of
-from nmlcli.stages.inputs import BLOCK, check_stdin
-from nmlcli.stages.outputs import check_no_input, up_to_date
+from nmlcli.stages.inputs import BLOCK, check_stdin, record_of_labels
+from nmlcli.stages.outputs import check_out, up_to_date
 from nmlcli.version import __version__
 
 log = logging.getLogger(__name__)
@@ -78,51 +74,34 @@ def convert(
     InvalidInput, naming file and row or id, for what is no set of finite vectors of one width.
     """
     check_stdin(source, options.labels)
-    check_out(out)
-    check_no_input(out, (source, options.labels, options.classes))
-    with _opened(source, options) as features:
-        labelling = _labelled(features, options)
-        dtype = np.dtype(options.dtype or features.dtype)
-        record = _record_of(features, labelling, dtype, options)
-        files = [file for file in (source, options.labels, options.classes) if file]
-        # The key names the vectors of OUT where it is not that of IN, and no identity knows of it.
-        known = options.key is None or _key_of_input(features, source, options)
-        if options.reuse and known and up_to_date(out, record.identity, files):
-            for _ in features.blocks(BLOCK) if source == "-" else ():
-                pass  # whoever writes the stream may also write it elsewhere
-            return None
-        product = replace(
-            features, record=record, labels=labelling.labels, clean_labels=labelling.clean_labels,
-            dtype=dtype, blocks=_cast(features, features.blocks, dtype, advance),
-            views=features.views and _cast(features, features.views, dtype, silent),
-        )  # fmt: skip
-        key = None if _key_of_input(features, source, options) else options.key
-        if out is not None and _is_vectors(out):
-            if features.views is not None:
-                log.warning("%s cannot hold the views of %s: they are left out", out, features.source)
-            write_vectors(out, product, key)
-        elif key is not None:
-            wrong = "--key is for vectors of others, and neither of the two are"
-            raise UsageError(wrong, "leave it out")
-        else:
-            write_features(out, product)
+    check_out(out, (source, options.labels, options.classes), "OUT", {**FORMATS, **VECTORS})
+    features = _opened(source, options)
+    labelling = _labelled(features, options)
+    dtype = np.dtype(options.dtype or features.dtype)
+    record = _record_of(features, labelling, dtype, options)
+    files = [file for file in (source, options.labels, options.classes) if file]
+    # The key names the vectors of OUT where it is not that of IN, and no identity knows of it.
+    known = options.key is None or _key_of_input(features, source, options)
+    if options.reuse and known and up_to_date(out, record.identity, files):
+        for _ in features.blocks(BLOCK) if source == "-" else ():
+            pass  # whoever writes the stream may also write it elsewhere
+        return None
+    product = replace(
+        features, record=record, labels=labelling.labels, clean_labels=labelling.clean_labels,
+        dtype=dtype, blocks=_cast(features, features.blocks, dtype, advance),
+        views=features.views and _cast(features, features.views, dtype, silent),
+    )  # fmt: skip
+    key = None if _key_of_input(features, source, options) else options.key
+    if out is not None and _is_vectors(out):
+        if features.views is not None:
+            log.warning("%s cannot hold the views of %s: they are left out", out, features.source)
+        write_vectors(out, product, key)
+    elif key is not None:
+        wrong = "--key is for vectors of others, and neither of the two are"
+        raise UsageError(wrong, "leave it out")
+    else:
+        write_features(out, product)
     return record
-
-
-def check_out(out: str | None) -> None:
-    """Find before any work what would stop a file from being written."""
-    if out in (None, "-"):
-        return
-    path, suffix = Path(str(out)), Path(str(out)).suffix.lower()
-    if path.is_dir():
-        raise NmlError(f"{out} is a folder", "give a file name")
-    if path.exists() and not path.is_file():
-        return
-    if suffix not in {**FORMATS, **VECTORS}:
-        wrong = f"{out}: no format has the suffix {suffix or '(none)'}"
-        raise UsageError(wrong, f"use {', '.join({**FORMATS, **VECTORS})}")
-    if not path.parent.is_dir():
-        raise NmlError(f"folder {path.parent} does not exist", "make it first")
 
 
 def _is_vectors(name: str) -> bool:
@@ -140,26 +119,18 @@ def _key_of_input(features: Features, source: str, options: ConvertOptions) -> b
     )
 
 
-@contextmanager
-def _opened(source: str, options: ConvertOptions) -> Iterator[Features]:
-    lenient = options.labels is not None
-    asked = Asked(options.key, options.id_column, options.label_column, lenient)
+def _opened(source: str, options: ConvertOptions) -> Features:
+    asked = Asked(
+        options.key, options.id_column, options.label_column, lenient=options.labels is not None
+    )
     suffix = Path(source).suffix.lower() if options.form is None else f".{options.form}"
     regular = source != "-" and check_exists(source).is_file()
-    if regular and suffix in VECTORS:
-        yield VECTORS[suffix].read(source, source, asked)
-    elif options.form is None:
-        if regular and suffix not in FORMATS:
-            forms = ", ".join({**FORMATS, **VECTORS})
-            raise InvalidInput(f"{source} is of no form that is known by its suffix", f"use {forms}")
-        yield features_of_container(open_container(source, "features"), asked)
-    else:
-        name = "stdin" if source == "-" else source
-        with tempfile.NamedTemporaryFile(suffix=suffix) as spool:
-            with nullcontext(binary_stdin()) if source == "-" else Path(source).open("rb") as file:
-                shutil.copyfileobj(file, spool, 2**20)
-            spool.flush()
-            yield VECTORS[suffix].read(spool.name, name, asked)
+    if suffix in VECTORS and (regular or options.form is not None):
+        return VECTORS[suffix].read(source, "stdin" if source == "-" else source, asked)
+    if regular and suffix not in FORMATS:
+        forms = ", ".join({**FORMATS, **VECTORS})
+        raise InvalidInput(f"{source} is of no form that is known by its suffix", f"use {forms}")
+    return features_of_container(open_container(source, "features"), asked)
 
 
 def _labelled(features: Features, options: ConvertOptions) -> _Labelling:
@@ -173,17 +144,14 @@ def _labelled(features: Features, options: ConvertOptions) -> _Labelling:
             id_column=options.id_column or "id",
         )
         labels, clean = align(table, features.ids, features.source)
-        content = [*table.ids, *(table.classes[number] for number in table.labels)]
-        overlay = table.record or Record("labels", identity_of("labels", 1, {}, content), "labels")
-        found = _Labelling(labels, clean, table.classes, table.noise, overlay)
+        found = _Labelling(labels, clean, table.classes, table.noise, record_of_labels(table))
         wanted = wanted or (record.classes if record.command else None)
     if wanted is None or wanted == found.classes:
         return found
     if found.labels is None:
         raise InvalidInput(f"{features.source} has no labels", "give --labels TABLE")
     where = features.source if options.labels is None else options.labels
-    highest = max(int(each.max()) for each in (found.labels, found.clean_labels) if each is not None)
-    classes = found.classes or tuple(map(str, range(highest + 1)))
+    classes = found.classes or number_names(found.labels, found.clean_labels)
     labels = renumber(found.labels, classes, wanted, where)
     clean = found.clean_labels
     clean = None if clean is None else renumber(clean, classes, wanted, where)

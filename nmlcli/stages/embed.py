@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import h5py
 import numpy as np
 
 from nmlcli.data.samples import Samples
@@ -17,14 +18,7 @@ from nmlcli.products.features import Features, FloatBlock
 from nmlcli.products.formats import write_features
 from nmlcli.progress import Advance, shifted, silent
 from nmlcli.provenance import Facts, Record, chain, identity_of
-from nmlcli.stages.outputs import (
-    check_no_input,
-    check_out,
-    is_folder,
-    make_folder,
-    record_of,
-    up_to_date,
-)
+from nmlcli.stages.outputs import check_out, is_folder, make_folder, record_of, up_to_date
 
 if TYPE_CHECKING:
     from nmlcli.models.extraction import Extractor
@@ -78,13 +72,16 @@ def embed(
     model_identity, model_files = identify_network(model, options.wanted)
     sets = [_shard_of(open_samples(source, options.source), options.shard) for source in sources]
     targets, pending = _targets(sets, out), []
+    for target in targets:
+        check_out(target, [*model_files, *(file for samples in sets for file in samples.files)])
     if options.compress and any(Path(str(t)).suffix.lower() not in (".h5", ".hdf5") for t in targets):
         raise UsageError("only HDF5 can be compressed", "give -o FILE.h5")
     for samples, target in zip(sets, targets, strict=True):
         inputs = [samples.identity, model_identity]
         identity = identity_of("embed", REVISION, options.facts(), inputs)
         files = [*samples.files, *model_files]
-        if not (options.reuse and up_to_date(target, identity, files)):
+        alike = options.reuse and _is_compressed(target) in (None, options.compress)
+        if not (alike and up_to_date(target, identity, files)):
             pending.append((samples, target, identity))
     total, done, records = sum(len(samples) for samples, _, _ in pending), 0, []
     extractor = cache(lambda: _extractor(model, options))  # built once, if at all
@@ -96,6 +93,17 @@ def embed(
         records.append(features.record)
         done += len(samples)
     return records
+
+
+def _is_compressed(target: str | None) -> bool | None:
+    """Whether the features in an HDF5 file are compressed, which no record tells; None: it is none."""
+    if not Path(str(target)).is_file():  # a pipe would wait
+        return None
+    try:
+        with h5py.File(str(target), locking=False) as file:
+            return file["features"].compression is not None
+    except (OSError, KeyError, AttributeError):
+        return None
 
 
 def _extractor(model: str, options: EmbedOptions) -> "Extractor":
@@ -123,8 +131,6 @@ def _targets(sets: Sequence[Samples], out: str | None) -> list[str | None]:
     if not is_folder(out):
         if len(sets) > 1:
             raise UsageError("several sets cannot share one output", "give a folder: -o DIR/")
-        check_out(out)
-        check_no_input(out, sets[0].files)
         return [out]
     names = [str(samples.name).replace("/", "-").replace(":", "-") for samples in sets]
     for name in names:

@@ -18,12 +18,13 @@ from nmlcli.numerics.spectra import Accumulator, Spectrum, footprint
 from nmlcli.products.features import Features
 from nmlcli.products.head import Head
 from nmlcli.progress import Advance, silent
-from nmlcli.stages.inputs import BLOCK, finite_blocks
+from nmlcli.stages.inputs import finite_blocks
 from nmlcli.stages.spectra_sources import Block, RowSet, check_rereading, in_pieces, work_behind
 
 log = logging.getLogger(__name__)
 
 MEMORY = 2**28  # bytes that the sums of several classes may take in one pass
+AHEAD = 4  # pieces of rows that are read while others are worked on
 
 Values = dict[str, Any]
 
@@ -195,5 +196,4 @@ def _pass(task: Task, gauges: dict[int, Gauge], advance: Advance, again: bool = 
                 own = numbers == number
                 takers[number](block[own], None if twin is None else twin[own])
 
-    ahead = -(-BLOCK // task.source.piece)
-    work_behind(zip(task.source.blocks(advance), twins, strict=False), work, ahead)
+    work_behind(zip(task.source.blocks(advance), twins, strict=False), work, AHEAD)

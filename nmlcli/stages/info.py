@@ -9,7 +9,8 @@ from nmlcli.products.container import NOUNS
 from nmlcli.products.formats import TABLES, check_exists, open_container
 from nmlcli.products.labels import read_labels
 from nmlcli.products.tables import open_table, read_table_record
-from nmlcli.provenance import Facts, Record
+from nmlcli.products.vectors import VECTORS
+from nmlcli.provenance import KEY, Facts, Record
 
 
 def describe(source: str) -> Facts:
@@ -20,6 +21,8 @@ def describe(source: str) -> Facts:
     """
     if source != "-" and Path(source).suffix.lower() in TABLES:
         facts = _describe_table(str(check_exists(source)))
+    elif source != "-" and Path(source).suffix.lower() in (".npy", ".npz"):
+        facts = _describe_numpy(str(check_exists(source)))
     else:
         container = open_container(source)
         arrays = container.tensors
@@ -89,6 +92,25 @@ def _describe_table(source: str) -> dict[str, Any]:
         facts |= {"rows": len(labels.ids), "classes": list(labels.classes), "noise": labels.noise}
     size = Path(source).stat().st_size
     return {**facts, "holds": dict.fromkeys(columns, "column"), "bytes": size}
+
+
+def _describe_numpy(source: str) -> dict[str, Any]:
+    """Arrays by their headers; where one of them is a matrix, its rows and columns."""
+    from nmlcli.products.numpy_files import NpzFile, open_npy
+
+    path = Path(source)
+    size, suffix = path.stat().st_size, path.suffix.lower()
+    if suffix == ".npy":
+        arrays = {"array": open_npy(lambda: path.open("rb"), size, source)}
+    else:
+        archive = NpzFile(source, source)
+        arrays = {name: archive.array(name) for name in archive.names if name != KEY}
+    facts = _of_record(VECTORS[suffix].record(source))
+    matrices = [array.shape for array in arrays.values() if len(array.shape) == 2]
+    if facts["kind"] is None and len(matrices) == 1:
+        facts |= dict(zip(("rows", "columns"), matrices[0], strict=True))
+    holds = {name: f"{array.dtype.name} {list(array.shape)}" for name, array in arrays.items()}
+    return {**facts, "holds": holds, "bytes": size}
 
 
 def _of_record(record: Record | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nmlcli.data.samples import Samples
 from nmlcli.errors import NmlError, UsageError
-from nmlcli.products.formats import choose, read_record
+from nmlcli.products.formats import FORMATS, read_record
 from nmlcli.provenance import Facts, Record, chain
 
 log = logging.getLogger(__name__)
@@ -36,14 +36,30 @@ def up_to_date(out: str | None, identity: str, inputs: Iterable[str | Path] = ()
     return True
 
 
-def check_out(out: str | None) -> None:
-    """Find before any work what would stop a product from being written."""
-    if out in (None, "-") or Path(str(out)).exists():
+def check_out(
+    out: str | None,
+    inputs: Iterable[str | Path | None] = (),
+    option: str = "-o",
+    suffixes: Iterable[str] | None = FORMATS,
+) -> None:
+    """Find before any work what would stop a file from being written, or destroy an input.
+
+    suffixes: those that a file may have, None for any; a pipe or device may have any. Raises UsageError
+    for the name of a folder or of an input and for a suffix, NmlError where there is no such folder.
+    """
+    if out in (None, "-"):
         return
-    choose(str(out))
-    folder = Path(str(out)).parent
-    if not folder.is_dir():
-        raise NmlError(f"folder {folder} does not exist", "make it first")
+    path = Path(str(out))
+    if is_folder(out):
+        raise UsageError(f"{option} {out} is a folder", "give the name of a file")
+    check_no_input(out, inputs, option)
+    if path.exists() and not path.is_file():
+        return
+    if suffixes is not None and (suffix := path.suffix.lower()) not in (known := [*suffixes]):
+        wrong = f"{out}: no format has the suffix {suffix or '(none)'}"
+        raise UsageError(wrong, f"use {', '.join(known)}")
+    if not path.parent.is_dir():
+        raise NmlError(f"folder {path.parent} does not exist", "make it first")
 
 
 def check_apart(**outputs: str | None) -> None:
@@ -56,18 +72,8 @@ def check_apart(**outputs: str | None) -> None:
 
 
 def check_place(out: str | None, inputs: Iterable[str | Path], option: str = "-o") -> None:
-    """Find before any work what would stop a file from being written, or destroy an input.
-
-    Raises UsageError for the name of a folder or of an input, NmlError where there is no such folder.
-    """
-    if out in (None, "-"):
-        return
-    path = Path(str(out))
-    if str(out).endswith("/") or path.is_dir():
-        raise UsageError(f"{option} {out} is a folder", "give the name of a file")
-    check_no_input(out, inputs, option)
-    if not path.parent.is_dir():
-        raise NmlError(f"folder {path.parent} does not exist", "make it first")
+    """The same of a file whose suffix does not matter here."""
+    check_out(out, inputs, option, None)
 
 
 def check_no_input(out: str | None, inputs: Iterable[str | Path | None], option: str = "-o") -> None:

@@ -16,14 +16,21 @@ from numpy.typing import NDArray
 from nmlcli.errors import InvalidInput, UsageError, first
 from nmlcli.keyed import hash_ids, keys
 from nmlcli.numerics.measures import PREPARATIONS
-from nmlcli.numerics.spectra import SavedSums
+from nmlcli.numerics.sums import SavedSums
 from nmlcli.products.features import Features, unpack_features
 from nmlcli.products.formats import open_container
-from nmlcli.products.ids import require_unique
 from nmlcli.products.spectrum import SpectrumState, unpack_state
+from nmlcli.products.vectors import VECTORS
 from nmlcli.progress import Advance, shifted
-from nmlcli.provenance import Facts, Record, identity_of
-from nmlcli.stages.inputs import BLOCK, REVISION, check_network, finite_blocks, labels_of
+from nmlcli.provenance import Facts, Record
+from nmlcli.stages.inputs import (
+    BLOCK,
+    check_network,
+    check_parts,
+    finite_blocks,
+    joined,
+    labels_of_parts,
+)
 
 log = logging.getLogger(__name__)
 
@@ -72,14 +79,6 @@ class RowSet:
             yield from finite_blocks(pieces, shifted(advance, before, self.rows))
             before += part.rows
 
-    def labels(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        """Labels [N] and the names of the classes. Raises InvalidInput where a part has none."""
-        classes = self.parts[0].record.classes
-        if classes is None:  # numbers stand for them
-            highest = max(int(p.labels.max()) if p.labels is not None else 0 for p in self.parts)
-            classes = tuple(str(number) for number in range(highest + 1))
-        return np.concatenate([labels_of(part, classes) for part in self.parts]), classes
-
 
 @dataclass(frozen=True)
 class StateSet:
@@ -95,11 +94,6 @@ class StateSet:
     precision: str
     zero_rows: int
 
-    @property
-    def rows(self) -> int:
-        """N, of all states."""
-        return self.sums.count
-
 
 def open_sources(sources: Sequence[str]) -> RowSet | StateSet:
     """Open one source, or the parts of one set: features or saved states.
@@ -107,30 +101,26 @@ def open_sources(sources: Sequence[str]) -> RowSet | StateSet:
     Raises InvalidInput, naming both, where parts do not fit together.
     """
     opened = [_open(source) for source in sources]
-    name = first([each.source for each in opened])
+    name, one = first([each.source for each in opened]), opened[0]
     states = [each for each in opened if isinstance(each, SpectrumState)]
     parts = tuple(each for each in opened if isinstance(each, Features))
     if states and parts:
         wrong = f"{states[0].source} is a state, {parts[0].source} holds features"
         raise InvalidInput(wrong, "give either, or save a state of the features first")
+    for other in opened[1:]:
+        if (theirs := _precision(other)) != _precision(one):
+            wrong = f"{other.source} is {theirs}, {one.source} is {_precision(one)}"
+            raise InvalidInput(wrong, "take parts of one precision")
     if states:
         return _join(states, name)
-    one, *others = parts
-    for part in parts:
-        if part.rows == 0:
-            raise InvalidInput(f"{part.source} has no rows", "a spectrum needs at least one")
-    for part in others:
-        check_network(one.record, one.source, part)
-        _check_alike(one.source, _precision(one), part.source, _precision(part))
-    if others:
-        ids = [identifier for part in parts for identifier in part.ids]
-        require_unique(ids, " and ".join(part.source for part in parts), "give each part once")
-    record = _joined([part.record for part in parts], [part.record.identity for part in parts])
+    check_parts(parts)
     again = all(source != "-" and Path(source).is_file() for source in sources)
-    return RowSet(name, parts, record, again)
+    return RowSet(name, parts, joined([part.record for part in parts]), again)
 
 
 def _open(source: str) -> Features | SpectrumState:
+    if Path(source).suffix.lower() in VECTORS and Path(source).is_file():
+        raise InvalidInput(f"{source} is no product", "`nml convert` makes features of it")
     container = open_container(source, "features")
     if container.record is not None and container.record.kind == "spectrum":
         state = unpack_state(container)
@@ -140,7 +130,9 @@ def _open(source: str) -> Features | SpectrumState:
     return unpack_features(container)
 
 
-def _precision(part: Features) -> str:
+def _precision(part: Features | SpectrumState) -> str:
+    if isinstance(part, SpectrumState):
+        return str(part.record.extra.get("precision"))
     computed = part.record.options.get("precision")
     return f"{part.dtype.name}{f' ({computed})' if computed else ''}"
 
@@ -148,34 +140,29 @@ def _precision(part: Features) -> str:
 def _join(states: list[SpectrumState], name: str) -> StateSet:
     """States added up. Raises InvalidInput, naming two, where they are not parts of one set."""
     one, *others = states
-    wanted, preparation = one.record.extra, _preparation(one)
+    preparation, identities = _preparation(one), list[str]()
     if others and "sample" in preparation:
-        raise InvalidInput(
-            f"{one.source} is of a sample, and samples do not add up", "draw one of the whole"
-        )
-    identities = list(wanted.get("features") or [one.record.identity])
-    for other in others:
-        _check_network(one, other)
-        theirs = _preparation(other)
-        if theirs != preparation:
-            pair = f"{one.source} ({_said(preparation)}) and {other.source} ({_said(theirs)})"
+        wrong = f"{one.source} is of a sample, and samples do not add up"
+        raise InvalidInput(wrong, "draw one of the whole")
+    check_network(one.record, one.source, *others)
+    for state in states:
+        if (theirs := _preparation(state)) != preparation:
+            pair = f"{one.source} ({_said(preparation)}) and {state.source} ({_said(theirs)})"
             raise InvalidInput(f"{pair} were not prepared alike", "measure them with the same options")
-        precision = other.record.extra.get("precision")
-        _check_alike(one.source, wanted.get("precision"), other.source, precision)
-        added = list(other.record.extra.get("features") or [other.record.identity])
+        added = list(state.record.extra.get("features") or [state.record.identity])
         if set(added) & set(identities):
-            twice = f"{other.source} holds features that are in the states before it"
+            twice = f"{state.source} holds features that are in the states before it"
             raise InvalidInput(twice, "give each part once")
         identities += added
-    saved = [SavedSums(each.count, each.column_sums, each.gram) for each in states]
-    sums = reduce(add, saved)
+    sums = reduce(add, (SavedSums(each.count, each.column_sums, each.gram) for each in states))
     if not others:
-        known = (bool(one.record.options.get("center")), one.singular_values)
-        sums = SavedSums(one.count, one.column_sums, one.gram, (*known, wanted.get("tolerance", 0.0)))
-    zeros = sum(int(each.record.extra.get("zero_rows") or 0) for each in states)
+        tolerance = one.record.extra.get("tolerance", 0.0)
+        known = (bool(one.record.options.get("center")), one.singular_values, tolerance)
+        sums = SavedSums(one.count, one.column_sums, one.gram, known)
+    zeros = sum(each.record.extra.get("zero_rows", 0) for each in states)
     records = [each.record for each in states]
-    precision, whole = str(wanted.get("precision")), _joined(records, identities)
-    return StateSet(name, sums, whole, records, preparation, identities, precision, zeros)
+    whole = joined(records, identities)
+    return StateSet(name, sums, whole, records, preparation, identities, _precision(one), zeros)
 
 
 def _preparation(state: SpectrumState) -> dict[str, Any]:
@@ -184,35 +171,6 @@ def _preparation(state: SpectrumState) -> dict[str, Any]:
 
 def _said(options: Facts) -> str:
     return ", ".join(f"{name} {value}" for name, value in options.items())
-
-
-def _check_alike(one: str, its: object, other: str, theirs: object) -> None:
-    if its != theirs:
-        raise InvalidInput(f"{other} is {theirs}, {one} is {its}", "take parts of one precision")
-
-
-def _check_network(one: SpectrumState, other: SpectrumState) -> None:
-    ours, theirs = one.record, other.record
-    if ours.columns != theirs.columns:
-        widths = f"{other.source} has {theirs.columns} columns, {one.source} {ours.columns}"
-        raise InvalidInput(widths, "take states of the same network")
-    models = [record.model or {} for record in (ours, theirs)]
-    if any(models[0].get(key) != models[1].get(key) for key in ("identity", "layer")):
-        wrong = f"{other.source} is of another network than {one.source}"
-        raise InvalidInput(wrong, "take states of the same network")
-
-
-def _joined(records: list[Record], identities: list[str]) -> Record:
-    """The record of several parts as one: what is not the same in all is not known."""
-    one, *others = records
-    whole = identities[0] if len(identities) == 1 else identity_of("parts", REVISION, {}, identities)
-    data, noise = one.data, one.noise
-    if others:
-        data = {k: v if all((r.data or {}).get(k) == v for r in others) else None
-                for k, v in (data or {}).items()}  # fmt: skip
-        noise = noise if all(record.noise == noise for record in others) else None
-    rows = sum(record.rows or 0 for record in records)
-    return replace(one, identity=whole, rows=rows, data=data, noise=noise)
 
 
 def choose_rows(
@@ -226,7 +184,7 @@ def choose_rows(
     """
     numbers, names = np.zeros(rows.rows, dtype=np.int64), [None]
     if by_class:
-        numbers, classes = rows.labels()
+        numbers, classes = labels_of_parts(rows.parts)
         present, numbers = np.unique(numbers, return_inverse=True)
         names = [classes[number] for number in present]
     counts = np.bincount(numbers, minlength=len(names))

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from nmlcli.atomic import replacing
 from nmlcli.errors import UsageError
 from nmlcli.numerics.measures import PREPARATIONS, RANKME_EPS
-from nmlcli.numerics.spectra import CLEAR, Spectrum
+from nmlcli.numerics.spectra import Spectrum
+from nmlcli.numerics.sums import CLEAR
 from nmlcli.products import results
 from nmlcli.products.features import Features
 from nmlcli.products.formats import read_head, write_spectrum_state

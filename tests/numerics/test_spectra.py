@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nmlcli.numerics import spectra
 from nmlcli.numerics.measures import MEASURES, PREPARATIONS
-from nmlcli.numerics.spectra import Accumulator, GramSums, HeldRows, SavedSums, Spectrum
+from nmlcli.numerics.spectra import Accumulator, Spectrum
+from nmlcli.numerics.sums import EPS, GramSums, HeldRows, Resolution, SavedSums
 
 Float64 = NDArray[np.float64]
 
@@ -197,7 +197,7 @@ def test_sums_are_as_exact_as_a_decomposition_whatever_the_condition(name: str, 
     for block in (4096, 700):
         got = measured(X, block)
         wanted = exact(X)
-        wanted = np.where(wanted > 3000 * spectra.EPS * wanted[0], wanted, 0)
+        wanted = np.where(wanted > 3000 * EPS * wanted[0], wanted, 0)
         assert np.abs(got.values - wanted).max() <= 2e-11 * wanted[0]
         assert MEASURES["sve"].measure(got) == pytest.approx(entropy(wanted), abs=1e-9)
         share = wanted[0] / wanted.sum()
@@ -219,9 +219,9 @@ def test_a_second_look_is_only_taken_where_the_first_is_not_clear(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     taken: list[int] = []
-    add = spectra.Resolution.add
+    add = Resolution.add
     monkeypatch.setattr(
-        spectra.Resolution, "add", lambda self, rows: taken.append(len(rows)) or add(self, rows)
+        Resolution, "add", lambda self, rows: taken.append(len(rows)) or add(self, rows)
     )
     measured(power_law(3000, 50))
     assert not taken
@@ -252,9 +252,35 @@ def test_any_width(columns: int) -> None:
         for start in range(0, rows, 400):
             accumulator.add(X[start : start + 400])
         wanted = exact(X.astype(np.float64))
-        wanted = np.where(wanted > max(X.shape) * spectra.EPS * wanted[0], wanted, 0)
+        wanted = np.where(wanted > max(X.shape) * EPS * wanted[0], wanted, 0)
         got = accumulator.spectrum()
         assert MEASURES["sve"].measure(got) == pytest.approx(entropy(wanted), abs=1e-9)
+
+
+def reflected(rows: int, values: Float64) -> Float64:
+    """X [N, d] of these singular values: reflections of both sides of a diagonal, without an SVD."""
+    generator = np.random.default_rng(3)
+    u, v = generator.normal(size=rows), generator.normal(size=len(values))
+    u, v = u / np.linalg.norm(u), v / np.linalg.norm(v)
+    right = np.diag(values) - 2 * np.outer(values * v, v)
+    X = -2 * np.outer(u, u[: len(values)] @ right)
+    X[: len(values)] += right
+    return X
+
+
+@pytest.mark.parametrize("rows", [5000, 1000])
+def test_four_thousand_columns(rows: int) -> None:
+    wanted = np.arange(1, min(rows, 4096) + 1.0) ** -0.7
+    X = reflected(max(rows, 4096), wanted)
+    X = np.asarray(X.T if rows < 4096 else X)
+    accumulator = Accumulator(*X.shape)
+    for start in range(0, rows, 700):
+        accumulator.add(X[start : start + 700])
+    got = accumulator.spectrum()
+    np.testing.assert_allclose(got.values, wanted, rtol=1e-9)
+    assert MEASURES["sve"].measure(got) == pytest.approx(entropy(wanted), abs=1e-9)
+    share = wanted[0] / wanted.sum()
+    assert MEASURES["lsvr"].measure(got) == pytest.approx(-np.log(share), abs=1e-9)
 
 
 @pytest.mark.parametrize("center", [False, True])

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -14,7 +15,7 @@ from nmlcli.errors import InvalidInput
 from nmlcli.products.container import Rows
 from nmlcli.products.features import Features
 from nmlcli.products.formats import read_features, read_record, write_features
-from nmlcli.products.hdf5 import _interrupts_later, _skeleton
+from nmlcli.products.hdf5 import Hdf5File, _interrupts_later
 from nmlcli.provenance import Record
 
 N, D = 700, 1000
@@ -351,14 +352,85 @@ def test_an_index_of_many_chunks(tmp_path, monkeypatch, compress):
         assert (file["views"][()] == views).all() and file["labels"].fletcher32
 
 
-def test_what_hdf5_makes_in_memory_is_small():
-    """400 MB of features and 800 MB of views."""
-    views = Rows("views", VALUES.dtype, (100_000, 2, 1000), iter)
-    features = Rows("features", VALUES.dtype, (100_000, 1000), iter, views)
-    sizes = [[262 * 4000 + 4] * 382, [131 * 8000 + 4] * 764]
-    image, places = _skeleton(make().record, {}, [features, views], sizes)
-    assert len(image) < 2**22 and len(places) == 382 + 764
-    assert (np.diff(sorted(places)) >= 2**20 - 2**14).all()
+def test_writing_takes_little_memory(tmp_path):
+    """Of 200 MB of features and 400 MB of views; the peak of a process of its own."""
+    script = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import numpy as np
+from test_hdf5 import make
+from nmlcli.products.hdf5 import write_hdf5
+from nmlcli.products.container import Rows
+def peak():  # of this process since it began; ru_maxrss knows of its parent's too
+    return int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]) // 1024
+def blocks(shape):
+    return lambda rows: (np.ones((min(rows, shape[0] - i), *shape[1:]), np.float32)
+                         for i in range(0, shape[0], rows))
+def written(count):
+    views = (count, 2, 1000)
+    features = (count, 1000)
+    rows = Rows("views", np.dtype(np.float32), views, blocks(views))
+    rows = Rows("features", np.dtype(np.float32), features, blocks(features), rows)
+    with open(sys.argv[1], "w+b") as file:
+        write_hdf5(file, make().record, {}, rows)
+    return peak()
+few = written(1000)
+print(written(50_000) - few)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "y.h5"), str(__file__.rpartition("/")[0])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 16  # MiB
+
+
+FAILING = """
+import errno, io, sys
+sys.path.insert(0, sys.argv[2])
+from dataclasses import replace
+from test_hdf5 import VALUES, make
+from nmlcli.products import hdf5
+from nmlcli.products.container import Rows
+from nmlcli.products.formats import write_features
+Rows.per_mebibyte = lambda self: 7  # more writes, and an index of many chunks
+features = replace(make(), compress=sys.argv[3] == "True", num_views=2,
+                   views=lambda rows: iter([VALUES[:, None, :].repeat(2, 1)]))
+calls = 0
+class Failing(io.FileIO):
+    def write(self, data):
+        global calls
+        calls += 1
+        if 0 < failing <= calls:  # and all that follow, as of a full disk
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+hdf5._Sink.__bases__ = (Failing,)
+failing = 0
+write_features(sys.argv[1], features)
+whole = calls
+with open(sys.argv[1], "rb") as file:
+    before = file.read()
+for failing in range(1, whole + 1, max(1, whole // 60)):
+    calls = 0
+    try:
+        write_features(sys.argv[1], features)
+    except Exception as error:
+        assert str(error).endswith(": No space left on device"), error
+    else:
+        raise SystemExit(f"{failing} of {whole} was not noticed")
+    with open(sys.argv[1], "rb") as file:
+        assert file.read() == before
+print(whole)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("compress", [False, True])
+def test_whichever_write_fails_hdf5_does_not_crash(tmp_path, compress):
+    """In a process of its own, as above."""
+    folder = str(__file__.rpartition("/")[0])
+    command = [sys.executable, "-c", FAILING, str(tmp_path / "y.h5"), folder, str(compress)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 200
+    assert [entry.name for entry in tmp_path.iterdir()] == ["y.h5"]
 
 
 def test_interrupts_wait_while_hdf5_calls_back():
@@ -436,3 +508,19 @@ def test_of_two_foreign_matrices_features_are_meant(tmp_path):
         file["embeddings"] = np.ones((5, 4), dtype=np.float32)
         file["features"] = np.ones((5, 8), dtype=np.float32)
     assert read_features(str(tmp_path / "two.h5")).columns == 8
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 64, 100])
+@pytest.mark.parametrize("large", [2**26, 0])
+def test_blocks_of_any_chunks_hold_all_rows_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, large: int
+) -> None:
+    monkeypatch.setattr("nmlcli.products.hdf5._LARGE", large)
+    values = np.arange(300, dtype=np.float32).reshape(100, 3)
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=values, chunks=(chunk, 2), compression="gzip")
+    for rows in (1, 5, 7, 99, 100, 4096):
+        blocks = list(Hdf5File(str(path)).blocks("x", rows))
+        assert {len(block) for block in blocks[:-1]} <= {rows}
+        assert np.concatenate(blocks).tolist() == values.tolist()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmlcli.errors import InvalidInput
-from nmlcli.products import text_vectors
+from nmlcli.products import jsonlines
 from nmlcli.products.vectors import write_vectors
 from tests.products.vectors import IDS, made, matrix, read
 
@@ -123,6 +123,35 @@ def test_an_answer_to_several_inputs_is_several_rows(tmp_path):
     refused(lines(path, [several]), "no index each")
 
 
+def failed(status, body, name="b"):
+    """A line of a batch that an API could not answer."""
+    response = {"status_code": status, "body": body}
+    return {"id": "batch_1", "custom_id": name, "response": response, "error": None}
+
+
+TOLD = "line 2 (b) has no {}, but an error: "
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (failed(400, {"error": {"message": "too\nlong", "type": "x"}}), f"{TOLD}too long:"),
+        (failed(500, {}), f"{TOLD}status 500:"),
+        (failed(200, {}), "line 2 has no {}, but id, custom_id, response, error:"),
+        ({"custom_id": "b", "response": None, "error": {"message": "late"}}, f"{TOLD}late:"),
+        ({"custom_id": "b", "error": "late"}, f"{TOLD}late:"),
+        ({"error": {"message": 5}}, "line 2 (no id) has no {}, but an error: 5:"),
+        (failed(400, {"error": "m" * 5000}, "n" * 5000), f"({'n' * 60}){TOLD[10:]}{'m' * 200}:"),
+    ],
+)
+def test_what_an_api_says_of_a_line_is_told(tmp_path, line, message):
+    good = failed(200, answer([[1.5, 2]]), "a")
+    key = "response.body.data.0.embedding"
+    refused(lines(tmp_path / "x.jsonl", [good, line]), message.format(key))
+    first_of_all = message.replace("line 2", "line 1").format("embedding")
+    refused(lines(tmp_path / "x.jsonl", [line, good]), first_of_all)
+
+
 GOOD = {"id": "a", "embedding": [1.5, 2]}
 
 
@@ -138,7 +167,10 @@ GOOD = {"id": "a", "embedding": [1.5, 2]}
         ({"id": "b", "embedding": []}, "line 3: embedding is [], not a list"),
         ({"id": "b", "embedding": 3}, "line 3: embedding is 3, not a list of numbers"),
         ({"id": "b", "embedding": None}, "line 3 has no embedding"),
-        ({"id": "b", "error": {"code": "x"}}, 'line 3 has no embedding ({"code": "x"})'),
+        (
+            {"id": "b", "error": {"code": "x"}},
+            'line 3 (b) has no embedding, but an error: {"code": "x"}: ask for it again',
+        ),
         ({"id": "b", "embedding": "%%%"}, "line 3: embedding is text, but not base64"),
         ({"id": "b", "embedding": "AAAAAA=="}, "line 3 has 1 numbers, others 2"),
         ({"id": "b", "embedding": "AAAAAAA="}, "line 3: embedding is base64 of 5 bytes"),
@@ -147,7 +179,7 @@ GOOD = {"id": "a", "embedding": [1.5, 2]}
         ({"id": None, "embedding": [1, 2]}, "row 2 has no id in column id"),
         ({"id": 1.5, "embedding": [1, 2]}, "row 2 has a id that is neither text nor a whole number"),
         ({"embedding": [1, 2]}, "row 2 has no id"),
-        ({"id": "\ud800", "embedding": [1, 2]}, "is not Unicode"),
+        ({"id": "\ud800", "embedding": [1, 2]}, "line 3 holds half a character"),
         ([1, 2], "line 3 is no JSON object"),
     ],
 )
@@ -171,7 +203,7 @@ def test_text_that_is_damaged_is_named(tmp_path, monkeypatch):
     path.write_bytes(good)
     refused(path, "line 1 has no x.y", "--key", key="x.y")
     refused(path, "has no column name, but id, embedding", "--id-column", id_column="name")
-    monkeypatch.setattr(text_vectors, "LONGEST_LINE", 20)
+    monkeypatch.setattr(jsonlines, "LONGEST_LINE", 20)
     refused(path, "line 1 is longer than 20")
 
 
@@ -184,19 +216,21 @@ def test_text_that_is_damaged_is_named(tmp_path, monkeypatch):
         ("id,f0,f2\na,1,2\n", "has no column f1"),
         ("f0,f0\n1,2\n", "two columns f0"),
         ("id,f0\na,1\nb\n", "line 3 has 1 cells, the header 2"),
-        ("id,f0\na,1\n\nb,x\n", "line 4: f0 is 'x', not a number"),
-        ("id,f0\na,1_0\n", "line 2: f0 is '1_0', not a number"),
-        ("id,f0\na,\n", "line 2: f0 is '', not a number"),
+        ("id,f0\na,1\n\nb,x\n", "row 2: f0 is 'x', not a number"),
+        ("id,f0\na,1_0\n", "row 1: f0 is '1_0', not a number"),
+        ("id,f0\na,\n", "row 1: f0 is '', not a number"),
         ("id,f0\na,1\na,2\n", "ids repeat: a"),
         ("id,f0\n,1\n", "row 1 has no id"),
         ("id,f0,label\na,1,\n", "row 1 has no label"),
-        ('id,f0\n"a,1\n', "is not CSV"),
-        ('id,f0\n"a"b,1\n', "line 2 is not CSV"),
-        ("id,f0\n" + "a" * 200_000 + ",1\n", "is not CSV"),
+        ('id,f0\n"a,1\n', "line 2 opens a quote and never closes it"),
+        ('id,f0\n"a"b,1\n', "line 2 has text behind a closing quote"),
+        ("id,f0\n" + "a" * 300_000 + ",1\nb,x\n", "row 2: f0 is 'x', not a number"),
+        ("f0,x\n" + "1,a\n" * 200_000 + ",b\n", "row 200001: f0 is '', not a number"),
+        ("id,f0\na,1\n\xff,1\n", "line 3 is not UTF-8"),
     ],
 )
 def test_csv_that_is_damaged_is_named(tmp_path, text, message):
-    (tmp_path / "x.csv").write_text(text)
+    (tmp_path / "x.csv").write_bytes(text.encode("latin-1"))
     refused(tmp_path / "x.csv", message)
 
 
@@ -220,7 +254,8 @@ def test_columns_that_are_named(tmp_path):
 def test_a_file_that_changes_between_the_passes_is_refused(tmp_path):
     path = lines(tmp_path / "x.jsonl", [GOOD, {**GOOD, "id": "b"}])
     found = read(path)
-    lines(path, [{**GOOD, "embedding": [1, 2, 3]}] * 2)
+    with path.open("r+b") as file:  # in place, and as long as before
+        file.write(path.read_bytes().replace(b"[1.5, 2]", b"[1.5002]"))
     with pytest.raises(InvalidInput, match="changed while it was read"):
         matrix(found)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -107,6 +108,36 @@ def test_whatever_byte_changes_it_is_refused_or_read(tmp_path, suffix, step):
                 assert matrix(features).shape == (features.rows, features.columns)
             except InvalidInput as error:
                 assert path.name in str(error)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_large_table_takes_little_memory(tmp_path, suffix):
+    """Of some 60 MB; the peak of a process of its own, beyond that of a small one."""
+    rng = np.random.default_rng(0)
+    for name, rows in (("few", 10), ("many", 5_000 if suffix != ".parquet" else 15_000)):
+        values = rng.normal(size=(rows, 1000)).astype(np.float32)
+        write_vectors(str(tmp_path / f"{name}{suffix}"), made(values))
+        if suffix == ".parquet":  # as another program writes it, so that it is hashed too
+            table = pq.read_table(tmp_path / f"{name}{suffix}")
+            pq.write_table(table.replace_schema_metadata(None), tmp_path / f"{name}{suffix}")
+        sidecar(tmp_path / f"{name}{suffix}").unlink(missing_ok=True)
+    assert (tmp_path / f"many{suffix}").stat().st_size > 5e7
+    script = """
+import sys
+from nmlcli.products.vectors import VECTORS, Asked
+def peak():  # of this process since it began; ru_maxrss knows of its parent's too
+    return int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]) // 1024
+for path in sys.argv[2:]:
+    features = VECTORS[sys.argv[1]].read(path, path, Asked())
+    rows = sum(len(block) for block in features.blocks(256))
+    print(rows, peak())
+"""
+    command = [sys.executable, "-c", script, suffix]
+    paths = [str(tmp_path / f"{name}{suffix}") for name in ("few", "many")]
+    done = subprocess.run([*command, *paths], capture_output=True, text=True, check=True)
+    (few, before), (many, after) = (map(int, line.split()) for line in done.stdout.splitlines())
+    assert few == 10 and many >= 5_000 and after - before < 30  # MiB
 
 
 def test_a_table_that_changed_leaves_its_record_aside(tmp_path, caplog):

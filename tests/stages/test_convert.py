@@ -159,6 +159,105 @@ def test_matrices_in_foreign_hdf5_and_safetensors(tmp_path, dtype, caplog):
         converted(tmp_path / "x.h5", tmp_path / "y.h5", key="labels")
 
 
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".safetensors"])
+def test_columns_of_foreign_arrays(make_features, tmp_path, suffix):
+    source, out = tmp_path / f"x{suffix}", tmp_path / "y.h5"
+    arrays = {"features": VALUES, "keys": np.arange(6) + 10, "kinds": np.arange(6) % 3,
+              "labels": np.zeros(6, np.int64), "clean_labels": np.ones(6, np.int64)}  # fmt: skip
+    if suffix == ".safetensors":
+        save_file(arrays, source)
+    elif suffix == ".npz":
+        np.savez(source, **arrays, names=np.array(["b", "a"] * 3))
+    else:
+        with h5py.File(source, "w") as file:
+            for name, array in {**arrays, "names": np.array([b"b", b"\xc3\xa4"] * 3)}.items():
+                file[name] = array
+            file["bad"], file["broken"] = np.ones((6, 1), int), np.array([b"\xff"] * 6)
+    found = converted(source, out, id_column="keys", label_column="kinds")
+    assert found.ids == list(map(str, range(10, 16))) and found.labels.tolist() == [0, 1, 2] * 2
+    plain = converted(source, out)
+    assert plain.ids == list("012345") and plain.labels.tolist() == [0] * 6
+    assert plain.clean_labels.tolist() == [1] * 6 and found.clean_labels is None
+    for asked, option in (
+        ({"id_column": "none"}, "--id-column"),
+        ({"label_column": "none"}, "--label-"),
+    ):
+        with pytest.raises(InvalidInput, match=rf"has no column none, but .*{option}"):
+            converted(source, out, **asked)
+    if suffix != ".safetensors":
+        found = converted(source, out, label_column="names")
+        assert found.clean_labels is None  # those there are go with labels
+        last = "a" if suffix == ".npz" else "ä"
+        assert found.record.classes == tuple(sorted(("b", last)))
+        assert [found.record.classes[number] for number in found.labels] == ["b", last] * 3
+    if suffix == ".h5":
+        for name, message in (
+            ("bad", "not a list of whole numbers or of texts"),
+            ("broken", "not UTF-8"),
+        ):
+            with pytest.raises(InvalidInput, match=message):
+                converted(source, out, label_column=name)
+    table = labels(tmp_path, *(f"{i},ant" for i in range(10, 16)), header="keys,what")
+    found = converted(source, out, labels=table, id_column="keys", label_column="what")
+    assert found.record.classes == ("ant",)
+
+
+def test_names_and_numbers_of_classes_are_told_apart(tmp_path):
+    arrays = {"labels": np.array(["a", "b"] * 3), "clean_labels": np.ones(6, int)}
+    np.savez(tmp_path / "x.npz", features=VALUES, **arrays)
+    with pytest.raises(InvalidInput, match="names and numbers of classes"):
+        converted(tmp_path / "x.npz", tmp_path / "y.h5")
+
+
+def test_names_where_nothing_has_one_are_refused(make_features, tmp_path):
+    np.save(tmp_path / "x.npy", VALUES)
+    table = labels(tmp_path, *(f"{i},ant" for i in range(6)), header="keys,label")
+    for source in (tmp_path / "x.npy", make_features("a.h5"), make_features("a.safetensors")):
+        for asked, message in (
+            ({"id_column": "keys"}, "no keys can be chosen from it: leave --id-column out"),
+            ({"label_column": "labels"}, "leave --label-column out"),
+        ):
+            with pytest.raises(UsageError, match=message):
+                converted(source, tmp_path / "y.h5", **asked)
+    with pytest.raises(UsageError, match="without a name: leave --key out"):
+        converted(tmp_path / "x.npy", tmp_path / "y.npz", key="features")
+    assert converted(tmp_path / "x.npy", tmp_path / "y.h5", labels=table, id_column="keys").rows == 6
+
+
+@pytest.mark.parametrize("key", ["../../x", "/x", "a\\b", "a\0b"])
+def test_a_key_leads_nowhere_else(make_features, tmp_path, key):
+    with pytest.raises(InvalidInput, match="cannot be named"):
+        convert(make_features("a.h5"), str(tmp_path / "y.npz"), ConvertOptions(key=key))
+    assert not (tmp_path / "y.npz").exists()
+
+
+def test_clean_labels_follow_another_order_of_classes(tmp_path):
+    table = labels(tmp_path, *(f"s{i},{'abc'[i % 3]},{'abc'[i % 2]}" for i in range(6)),
+                   header="id,label,clean_label")  # fmt: skip
+    stated = tmp_path / "classes.txt"
+    stated.write_text("c\na\nb\n")
+    plain = converted(vectors(tmp_path), tmp_path / "x.h5", labels=table)
+    at_once = converted(vectors(tmp_path), tmp_path / "y.h5", labels=table, classes=str(stated))
+    later = converted(tmp_path / "x.h5", tmp_path / "z.h5", classes=str(stated))
+    assert plain.clean_labels.tolist() == [0, 1] * 3
+    for found in (at_once, later):
+        assert found.labels.tolist() == [1, 2, 0] * 2 and found.clean_labels.tolist() == [1, 2] * 3
+        assert found.record.noise == plain.record.noise and found.record.noise["flipped"] == 4
+
+
+def test_numbers_that_have_no_names(tmp_path):
+    stated = tmp_path / "classes.txt"
+    stated.write_text("2\n0\n1\n7\n")
+    arrays = {"features": VALUES, "labels": np.arange(6) % 3, "clean_labels": np.full(6, 7)}
+    np.savez(tmp_path / "x.npz", **arrays)
+    found = converted(tmp_path / "x.npz", tmp_path / "x.h5", classes=str(stated))
+    assert found.labels.tolist() == [1, 2, 0] * 2 and found.clean_labels.tolist() == [3] * 6
+    for name in ("labels", "clean_labels"):
+        np.savez(tmp_path / "x.npz", **{**arrays, name: np.full(6, 2**40)})
+        with pytest.raises(InvalidInput, match="outside of 1,000,006 classes"):
+            converted(tmp_path / "x.npz", tmp_path / "x.h5", classes=str(stated))
+
+
 def test_types(make_features, tmp_path):
     source = make_features("a.h5")
     half = converted(source, tmp_path / "b.h5", dtype="float16")
@@ -247,6 +346,10 @@ def test_pipes(tmp_path, monkeypatch):
     stdin.buffer = io.BytesIO(text[:-9])
     with pytest.raises(InvalidInput, match="stdin: line 6 is not JSON"):
         convert("-", None, ConvertOptions(form="jsonl"))
+    for start in (text, b"\xef\xbb\xbf\n" + text, b'{"a":1}\n'):
+        stdin.buffer = io.BytesIO(start)
+        with pytest.raises(InvalidInput, match=r"stdin is not a safetensors file: .*--from jsonl"):
+            convert("-", str(tmp_path / "q.h5"), ConvertOptions())
     (tmp_path / "noname").write_bytes(text)
     assert converted(tmp_path / "noname", tmp_path / "z.h5", form="jsonl").rows == 6
     convert(str(tmp_path / "z.h5"), "/dev/null", ConvertOptions())

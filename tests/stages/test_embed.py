@@ -1,10 +1,12 @@
 """Features: those of timm itself, the same however they are made, and what they say of themselves."""
 
 import io
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import timm
@@ -222,6 +224,38 @@ def test_compressed_files_hold_the_same(tmp_path):
     assert (tmp_path / "b.h5").stat().st_size < (tmp_path / "a.h5").stat().st_size
     np.testing.assert_array_equal(packed.matrix(), plain.matrix())
     assert packed.record == plain.record
+
+
+def test_another_compression_is_not_up_to_date(tmp_path):
+    """It is in no record, since what the file holds is the same."""
+    reuse, out, sizes = replace(RANDOM, reuse=True), tmp_path / "a.h5", []
+    for compress, made in ((False, 1), (True, 1), (True, 0), (False, 1), (False, 0)):
+        options = replace(reuse, compress=compress)
+        assert len(embed([DATA], "timm:test_resnet", str(out), options)) == made
+        sizes.append(out.stat().st_size)
+    assert sizes[0] == sizes[3] == sizes[4] > sizes[1] == sizes[2]
+    os.utime(out, (1, 1))
+    out.write_bytes(out.read_bytes()[:100])
+    assert len(embed([DATA], "timm:test_resnet", str(out), reuse)) == 1  # damaged
+    out = tmp_path / "a.safetensors"
+    assert [len(embed([DATA], "timm:test_resnet", str(out), reuse)) for _ in range(2)] == [1, 0]
+
+
+def test_no_input_is_overwritten(tmp_path, checkpoint):
+    """Neither the network nor, in a folder, a set whose name is that of its features."""
+    mine = tmp_path / "set.h5"
+    with h5py.File(mine, "w") as file:
+        file["images"], file["labels"] = np.zeros((4, 24, 24, 3), np.uint8), np.arange(4) % 2
+    files = {path: Path(path).read_bytes() for path in (str(mine), checkpoint)}
+    for sources, out in (
+        ([f"set={mine}"], f"{tmp_path}/"),
+        (["builtin:glyphs:val", f"set={mine}"], f"{tmp_path}/"),
+        ([str(mine)], str(mine)),
+        ([DATA], checkpoint),
+    ):
+        with pytest.raises(UsageError, match="would overwrite an input"):
+            embed(sources, checkpoint, out, OPTIONS)
+    assert files == {path: Path(path).read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("out", ["a.safetensors", None])

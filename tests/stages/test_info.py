@@ -17,6 +17,7 @@ from nmlcli.products.head import Head
 from nmlcli.products.labels import clean_facts, noise_facts
 from nmlcli.products.tables import write_sidecar
 from nmlcli.provenance import Record, chain
+from nmlcli.stages.convert import ConvertOptions, convert
 from nmlcli.stages.info import describe, differences, noise_in_words, worded
 
 NOISE = {"kind": "symmetric", "requested": 0.2, "realised": 0.2, "flipped": 10_000, "of": 50_000,
@@ -140,6 +141,31 @@ def test_files_from_elsewhere(tmp_path):
     (tmp_path / "x.tar").write_bytes(b"x")
     with pytest.raises(InvalidInput, match=r"x\.tar is no product: those end in \.safetensors"):
         describe(str(tmp_path / "x.tar"))
+
+
+def test_numpy_files_are_told_by_their_headers(tmp_path, make_features):
+    """Vectors of others are described, not read: a matrix of 3 GB is told at once."""
+    (tmp_path / "x.npy").write_bytes(b"")
+    np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (10**6, 768)).flush()
+    facts = describe(str(tmp_path / "x.npy"))
+    assert (facts["kind"], facts["rows"], facts["columns"]) == (None, 10**6, 768)
+    assert worded(facts)["is"] == "a file without nml record, 1,000,000 rows × 768 columns"
+    assert worded(facts)["holds"] == "array float32 [1000000, 768]"
+    np.savez(tmp_path / "x.npz", embedding=np.zeros((5, 3), np.float16), labels=np.arange(5))
+    facts = describe(str(tmp_path / "x.npz"))
+    assert (facts["rows"], facts["columns"]) == (5, 3)
+    assert facts["holds"] == {"embedding": "float16 [5, 3]", "labels": "int64 [5]"}
+    np.save(tmp_path / "line.npy", np.arange(3))
+    assert describe(str(tmp_path / "line.npy"))["rows"] is None
+    own = make_features("own.h5")
+    for name in ("own.npy", "own.npz"):
+        convert(own, str(tmp_path / name), ConvertOptions())
+        facts = describe(str(tmp_path / name))
+        assert (facts["kind"], facts["identity"]) == ("features", read_record(own).identity)
+        assert worded(facts)["is"] == "features, 90 rows × 8 columns" and "nml" not in facts["holds"]
+    (tmp_path / "x.npz").write_bytes((tmp_path / "x.npz").read_bytes()[:-9])
+    with pytest.raises(InvalidInput, match=r"x\.npz is not numpy's \.npz, or damaged"):
+        describe(str(tmp_path / "x.npz"))
 
 
 def test_what_two_products_differ_in(make_features):

@@ -5,11 +5,11 @@ import os
 import numpy as np
 import pytest
 
-from nmlcli.errors import UsageError
+from nmlcli.errors import NmlError, UsageError
 from nmlcli.products.features import Features
 from nmlcli.products.formats import write_features
 from nmlcli.provenance import Record
-from nmlcli.stages.outputs import check_apart, up_to_date
+from nmlcli.stages.outputs import check_apart, check_out, check_place, up_to_date
 
 
 @pytest.fixture
@@ -63,6 +63,32 @@ def test_what_cannot_be_read_is_made_again(out):
     assert not up_to_date(str(out), "made")
     out.write_bytes(b"")
     assert not up_to_date(str(out), "made")
+
+
+def test_places_of_products(tmp_path):
+    (tmp_path / "in.csv").write_text("x")
+    (tmp_path / "old.txt").write_text("x")
+    (tmp_path / "link.h5").symlink_to(tmp_path / "in.csv")
+    for out in (None, "-", "/dev/null", f"{tmp_path}/new.h5", f"{tmp_path}/new.SAFETENSORS"):
+        check_out(out, [f"{tmp_path}/in.csv", None, "-"])
+        check_place(out, [f"{tmp_path}/in.csv"])
+    for out, kind, words in (
+        ("", UsageError, "-o .* is a folder: give the name of a file"),
+        ("none/", UsageError, "-o .*none/ is a folder"),
+        ("link.h5", UsageError, r"-o .*link\.h5 would overwrite an input"),
+        ("new.txt", UsageError, r"no format has the suffix \.txt: use \.safetensors, \.h5"),
+        ("old.txt", UsageError, r"no format has the suffix \.txt"),  # though it is there
+        ("new", UsageError, r"no format has the suffix \(none\)"),
+        ("none/new.h5", NmlError, "folder .*none does not exist: make it first"),
+    ):
+        with pytest.raises(kind, match=words):
+            check_out(f"{tmp_path}/{out}", ["builtin:x", f"{tmp_path}/in.csv"])
+    check_place(f"{tmp_path}/old.txt", [])
+    check_out(f"{tmp_path}/new.csv", suffixes={".csv": 1})
+    with pytest.raises(UsageError, match=r"--log .*in\.csv would overwrite an input"):
+        check_place(f"{tmp_path}/in.csv", [f"{tmp_path}/in.csv"], "--log")
+    with pytest.raises(NmlError, match=r"folder .*none does not exist"):
+        check_place(f"{tmp_path}/none/x.txt", [])
 
 
 def test_two_outputs_are_two_files(tmp_path):

@@ -217,7 +217,7 @@ def test_what_is_not_of_one_set_is_refused(make_features, tmp_path) -> None:
     wide = make_features("wide.h5", columns=9, offset=5000)
     network = make_features("network.h5", model={"name": "other", "identity": "z" * 32}, offset=6000)
     for sources, message in (
-        ([parts[0], parts[0]], "ids repeat: 0000, 0001, 0002 and 87 more"),
+        ([parts[0], parts[0]], r"part-0\.h5 and .*part-0\.h5 both hold 0000, 0001, 0002 and 87 more"),
         ([parts[0], half], r"half\.h5 is float16, .*part-0\.h5 is float32"),
         ([parts[0], wide], "9 columns"),
         ([parts[0], network], "another network"),
