@@ -31,9 +31,9 @@ ALLOWED = {
 }
 MENUS = (
     "noise/kinds.py", "noise/classmaps.py", "noise/terms.py", "products/vectors.py",
-    "numerics/measures.py", "tuning/methods.py", "tuning/presets.py", "products/formats.py",
-    "data/sources.py", "models/schemes.py", "models/precision.py", "training/augmentation.py",
-    "training/schedules.py", "data/generated/menu.py",
+    "numerics/measures.py", "tuning/methods.py", "tuning/presets.py", "tuning/criteria.py",
+    "products/formats.py", "data/sources.py", "models/schemes.py", "models/precision.py",
+    "training/augmentation.py", "training/schedules.py", "data/generated/menu.py",
 )  # fmt: skip
 HEAVY = {
     "numpy", "torch", "h5py", "timm", "torchvision", "PIL", "safetensors", "rich", "matplotlib",

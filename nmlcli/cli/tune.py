@@ -1,22 +1,37 @@
 """`nml tune`: heads on frozen features."""
 
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from nmlcli.cli import options, render
 from nmlcli.cli.options import choice, option
-from nmlcli.tuning.methods import METHODS, option_name
+from nmlcli.tuning.criteria import LOSSES
+from nmlcli.tuning.grids import parse_grid
+from nmlcli.tuning.methods import METHODS, SOLVERS, option_name
 from nmlcli.tuning.presets import PRESETS
 
 _KNOBS = "Settings, by default the preset's"
+_ROWS = "Rows to train on and to choose by"
+_GRID = (
+    "Choose from all combinations, by accuracy on --val or --val-fraction: lr=0.1,0.01; any setting,"
+    " wd for weight-decay."
+)
+_FRACTION = "Train on a class-balanced share of the rows; larger shares contain smaller ones."
+_VAL_FRACTION = "Validate on a class-balanced share split off instead; the same for every seed."
+_REFIT = "Tune what was chosen once more, on the rows to validate on too."
+_VIEWS = "Train on two augmented views of a row (preset released: where the features hold some)."
+_L2 = "For lbfgs: the factor of ‖W‖²/2 beside the mean loss; auto: chosen by validation."
 
 
 def _knob(declared: str, help: str) -> Any:
     """An option for a setting, `"batch_size N"`; its help tells what each preset has."""
     field, _, metavar = declared.partition(" ")
     values = {name: getattr(preset.settings, field) for name, preset in PRESETS.items()}
-    shown = ", ".join(f"{name} {_shown(value)}" for name, value in values.items())
-    if len(set(values.values())) == 1:
-        shown = _shown(next(iter(values.values())))
+    alike = {value: [name for name in values if values[name] == value] for value in values.values()}
+    shown = "; ".join(f"{', '.join(names)} {_shown(value)}" for value, names in alike.items())
+    if len(alike) == 1:
+        shown = _shown(next(iter(alike)))
     name = option_name(field)
     names = f"{name} {metavar}" if metavar else f"{name}/--no-{name[2:]}"
     return option(names, f"{help} ({shown})." if shown else f"{help}.", _KNOBS, show_default=False)
@@ -40,15 +55,28 @@ def tune(
         int, option("--seeds N", "A head for each of N seeds, from --seed on.", min=1)
     ] = 1,
     labels: Annotated[
-        str | None, option("--labels TABLE", "Train on these labels, laid over the set by id.")
+        str | None, option("--labels TABLE", "Train on these labels, laid over the set by id.", _ROWS)
     ] = None,
+    fraction: Annotated[float, option("--fraction F", _FRACTION, _ROWS)] = 1.0,
     val: Annotated[
-        str | None, option("--val FEATURES", "Report the accuracy on these after each epoch.")
+        str | None,
+        option(
+            "--val FEATURES",
+            "Validate on these: told after each epoch, and what a choice goes by.",
+            _ROWS,
+        ),
     ] = None,
+    val_fraction: Annotated[float | None, option("--val-fraction F", _VAL_FRACTION, _ROWS)] = None,
+    grid: Annotated[list[str] | None, option("--grid K=V1,V2…", _GRID, _ROWS)] = None,
+    refit: Annotated[bool, option("--refit", _REFIT, _ROWS)] = False,
+    solver: Annotated[str, choice(SOLVERS, "--solver SOLVER", "How a head is found")] = "adamw",
+    l2: Annotated[str | None, option("--l2 V|auto", _L2)] = None,
+    loss: Annotated[str, choice(LOSSES, "--loss LOSS", "What the logits are trained by")] = "ce",
+    views: Annotated[bool | None, option("--views/--no-views", _VIEWS, show_default=False)] = None,
     scale: Annotated[
         str, option("--scale none|rms|X", "Multiply the features; rms: so that ‖f‖² is D on average.")
     ] = "none",
-    log: Annotated[
+    log_file: Annotated[
         str | None, option("--log FILE", "Write a JSON line an epoch, with every loss term.")
     ] = None,
     reuse: options.Reuse = False,
@@ -56,7 +84,11 @@ def tune(
     batch_size: Annotated[int | None, _knob("batch_size N", "Rows of a step")] = None,
     lr: Annotated[
         float | None,
-        _knob("lr X", "Learning rate of AdamW, falling to 0 by a cosine; of lp: see --preset"),
+        _knob("lr X", "Learning rate of AdamW, falling to 0; of lp: see --preset"),
+    ] = None,
+    schedule: Annotated[
+        Literal["cosine", "linear"] | None,
+        _knob("schedule cosine|linear", "How it falls, step by step"),
     ] = None,
     weight_decay: Annotated[
         float | None, _knob("weight_decay X", "Weight decay of AdamW; likewise")
@@ -79,29 +111,63 @@ def tune(
         Literal["row", "element"] | None,
         _knob("reduction row|element", "Consistency by the row, or as a mean over its elements"),
     ] = None,
+    smoothing: Annotated[
+        float | None, _knob("smoothing E", "Share of a label that label-smoothing gives to all classes")
+    ] = None,
+    gce_q: Annotated[float | None, _knob("gce_q Q", "Of gce, from 0 (cross-entropy) to 1")] = None,
+    elr_beta: Annotated[float | None, _knob("elr_beta B", "How slowly the targets of elr move")] = None,
+    elr_lambda: Annotated[float | None, _knob("elr_lambda X", "Weight of elr's term")] = None,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Tune a head on features: a linear probe, an MLP, or NMTune.
 
     Several FEATURES are parts of one set. Several methods or seeds go to a folder: -o DIR/ gives
-    DIR/METHOD-sSEED.safetensors. A last batch of a single row is left out.
+    DIR/METHOD-sSEED.safetensors; of several methods or a grid for one head the best on validation is
+    kept, by its mean over the seeds. A last batch of a single row is left out.
     """
     sources = options.inputs(features, "FEATURES")
     render.refuse_terminal(out)
-    from nmlcli.stages.tune import TuneOptions
     from nmlcli.stages.tune import tune as tune_heads
+    from nmlcli.stages.tune_options import TuneOptions
 
     given = {
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay,
-        "layers": layers, "hidden": hidden, "activation": activation, "batch_norm": batch_norm,
-        "residual": residual, "lambda_": lambda_, "mse": mse, "cov": cov, "svd": svd, "top": top,
-        "reduction": reduction,
+        "schedule": schedule, "layers": layers, "hidden": hidden, "activation": activation,
+        "batch_norm": batch_norm, "residual": residual, "lambda_": lambda_, "mse": mse, "cov": cov,
+        "svd": svd, "top": top, "reduction": reduction, "smoothing": smoothing, "gce_q": gce_q,
+        "elr_beta": elr_beta, "elr_lambda": elr_lambda, "loss": None if loss == "ce" else loss,
     }  # fmt: skip
     asked = TuneOptions(
-        methods=tuple(options.split(method)), preset=preset, seed=seed, seeds=seeds, labels=labels,
-        scale=scale, knobs={name: value for name, value in given.items() if value is not None},
-        validation=val, log=log, reuse=reuse,
+        methods=tuple(options.split(method)), preset=preset, grid=parse_grid(grid or []), solver=solver,
+        l2=l2, seed=seed, seeds=seeds, labels=labels, scale=scale, fraction=fraction, validation=val,
+        val_fraction=val_fraction, refit=refit, views=views, log=log_file, reuse=reuse,
+        knobs={name: value for name, value in given.items() if value is not None},
     )  # fmt: skip
+    tables: list[str] = []
     with render.progress("tune", quiet) as advance:
-        tune_heads(sources, out, asked, advance)
+        tune_heads(sources, out, asked, advance, lambda ranking: tables.append(_table(ranking)))
+    if tables and not quiet and sys.stderr is not None:
+        sys.stderr.write("\n".join(tables))
+
+
+def _table(ranking: Sequence[Mapping[str, Any]]) -> str:
+    """How the candidates of one choice compare, the one that is kept first."""
+    names = list(dict.fromkeys(name for line in ranking for name in line))
+    names.sort(key=lambda name: name in _MEASURED)
+    rows = [[_MEASURED.get(name, (name,))[0] for name in names]]
+    rows += [[_cell(name, line.get(name)) for name in names] for line in ranking]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "".join(f"{'  '.join(map(str.ljust, row, widths)).rstrip()}\n" for row in rows)
+
+
+_MEASURED = {"val_accuracy": ("val accuracy, %", ".1f", 100), "val_loss": ("val loss", ".4f", 1)}
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "failed" if name in _MEASURED else "–"
+    if name in _MEASURED:
+        _, form, factor = _MEASURED[name]
+        return format(factor * value, form)
+    return f"{value:g}" if isinstance(value, float) else _shown(value)

@@ -1,23 +1,20 @@
-"""`tune`: features to heads, all of them from one set that stays in memory."""
+"""`tune`: features to heads, all of them from one set."""
 
-import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from nmlcli.errors import InvalidInput, UsageError
-from nmlcli.products.formats import read_features, write_head
+from nmlcli.errors import InvalidInput, UsageError, first
+from nmlcli.numerics.logistic import usual_l2s
+from nmlcli.products.formats import read_features, read_record, write_head
 from nmlcli.products.head import Head
 from nmlcli.progress import Advance, shifted, silent
-from nmlcli.provenance import Record, chain, identity_of
+from nmlcli.provenance import Record
+from nmlcli.stages.head_records import Origin
 from nmlcli.stages.inputs import LabelledSet, check_network, check_stdin, labels_of, open_labelled
 from nmlcli.stages.outputs import (
     check_apart,
@@ -27,188 +24,303 @@ from nmlcli.stages.outputs import (
     make_folder,
     up_to_date,
 )
-from nmlcli.training.loop import Means
-from nmlcli.tuning.heads import TrainableHead, accuracy, steps_per_epoch, train
-from nmlcli.tuning.methods import check_knobs, settle
-from nmlcli.tuning.presets import PRESETS, Settings
+from nmlcli.stages.realised import clean_labels, transition
+from nmlcli.stages.selection import (
+    Candidate,
+    Outcome,
+    Ranking,
+    Trainer,
+    Tried,
+    best_of,
+    candidates_of,
+)
+from nmlcli.stages.splits import Portion, fraction_of, split_off
+from nmlcli.stages.tune_options import TuneOptions, checked
+from nmlcli.tuning.criteria import LOSSES
+from nmlcli.tuning.methods import METHODS
+from nmlcli.tuning.presets import PRESETS
 
 log = logging.getLogger(__name__)
 
-REVISION = 1
 _SMALL = 0.01  # of mean ‖f‖² / D: below it the covariance term, which grows as its square, is lost
 
 
 @dataclass(frozen=True)
-class TuneOptions:
-    """What `nml tune` is asked for. knobs: settings given beside the preset's, by field name."""
+class _Target:
+    """One head: its seed, its file, the options that it is made by, its identity."""
 
-    methods: tuple[str, ...] = ("nmtune",)
-    preset: str = "paper"
-    knobs: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    seeds: int = 1
-    labels: str | None = None
-    scale: str = "none"
-    validation: str | None = None
-    log: str | None = None
-    reuse: bool = False
+    seed: int
+    out: str | None
+    made_by: Mapping[str, Any]
+    identity: str
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One head to tune: its settings, where it goes, and what its record will be."""
+class _Group:
+    """Candidates of which one is kept, and the heads that come of it, one a seed."""
 
-    method: str
-    seed: int
-    settings: Settings
-    out: str | None
-    record: Record
+    candidates: tuple[Candidate, ...]
+    targets: tuple[_Target, ...]
+    chooses: bool
+
+    @property
+    def seeds(self) -> list[int]:
+        return [target.seed for target in self.targets]
 
 
 def tune(
-    sources: Sequence[str], out: str | None, options: TuneOptions, advance: Advance = silent
+    sources: Sequence[str],
+    out: str | None,
+    options: TuneOptions,
+    advance: Advance = silent,
+    show: Callable[[Ranking], None] = lambda ranking: None,
 ) -> list[Record]:
     """Tune heads on features and write them; returns their records, those up to date included.
 
-    sources: parts of one set. out: a file for one head, a folder for several, None for stdout.
-    Raises UsageError for knobs that do not apply, InvalidInput for features that cannot be used.
+    sources: parts of one set. out: a file for one head, a folder for several, None for stdout. show:
+    gets the candidates of a choice, best first. Raises UsageError for options that do not go together,
+    InvalidInput for features that cannot be used.
     """
     check_stdin(*sources, options.labels, options.validation)
     check_apart(out=out, log=options.log)
     for option, file in (("-o", out), ("--log", options.log)):
-        check_no_input(file, (*sources, options.labels, options.validation), option)
-    check_knobs(options.methods, options.knobs)
+        check_no_input(file, (*sources, *options.inputs), option)
+    options = checked(options)
     scale = _parsed_scale(options.scale)
-    targets = _targets(out, options)
-    training = open_labelled(sources, options.labels)
-    validation = _open_validation(options.validation, training) if options.validation else None
-    jobs = [_job(*target, options, training, validation) for target in targets]
-    files = [*sources, *filter(None, (options.labels, options.validation))]
-    todo = jobs
+    folder = _folder(out, options)
+    whole = open_labelled(sources, options.labels)
+    origin = _origin(whole, options)
+    groups = _groups(out, folder, origin, options)
+    todo = groups
     if options.reuse:
-        todo = [job for job in jobs if not up_to_date(job.out, job.record.identity, files)]
+        files = [*sources, *options.inputs]
+        todo = [group for old in groups if (group := _unfinished(old, files)) is not None]
+    made: dict[str, Record] = {}
     if todo:
-        _tune(todo, training, validation, scale, options, advance)
-    return [job.record for job in jobs]
+        made = _tune(todo, origin, scale, options, advance, show)
+    return [_record_of(target, made) for group in groups for target in group.targets]
+
+
+def _folder(out: str | None, options: TuneOptions) -> Path | None:
+    """The folder that heads go to, if they do. Raises UsageError for several heads and one file."""
+    if is_folder(out):
+        return make_folder(str(out))
+    count = options.seeds * (1 if options.validates else len(options.methods))
+    if count > 1:
+        remedy = "give a folder: -o DIR/"
+        if options.seeds == 1:
+            remedy += ", or --val or --val-fraction to keep the best"
+        raise UsageError(f"{count} heads do not go into one file", remedy)
+    check_out(out)
+    return None
+
+
+def _views(whole: LabelledSet, options: TuneOptions) -> bool:
+    """Whether heads are trained on two views of each sample."""
+    preset = PRESETS[options.preset]
+    wanted = preset.views > 1 if options.views is None else options.views
+    layers = [METHODS[method].settings(preset).layers for method in options.methods]
+    if options.views and not any(layers):
+        raise UsageError(f"--views does not apply to {first(options.methods)}", "leave it out")
+    if not (wanted and any(layers)):
+        return False
+    counts = {part.num_views for part in whole.parts}
+    if len(counts) > 1 or min(counts) < 2:
+        if options.views:
+            raise InvalidInput(f"{whole.parts[0].source} holds no two views", "embed it with --views 2")
+        log.info("preset %s: the features hold one view a sample, so one is used", options.preset)
+        return False
+    if by_row := [loss for loss in options.losses if LOSSES[loss].by_row]:
+        raise UsageError(f"--loss {by_row[0]} follows one view of a row", "give --no-views")
+    return True
+
+
+def _origin(whole: LabelledSet, options: TuneOptions) -> Origin:
+    """The rows to train and to validate on, and what the heads' records say of them."""
+    views = _views(whole, options)
+    training, validation = fraction_of(whole, options.fraction, options.seed), None
+    asked: dict[str, Any] = {"preset": options.preset, "scale": options.scale}
+    if options.val_fraction is not None:
+        training, validation = split_off(training, options.val_fraction, options.seed)
+        asked["val_fraction"] = options.val_fraction
+    if options.fraction < 1:
+        asked["fraction"] = options.fraction
+    if training.rows is not None:
+        asked["split_seed"] = options.seed
+    asked |= {"refit": True} if options.refit else {}
+    asked |= {"views": 2} if views else {}
+    if options.validation is not None:
+        validation = _open_validation(options.validation, whole, views and options.refit)
+    corrected = any(LOSSES[loss].transition for loss in options.losses)
+    clean, matrix = None, None
+    if corrected or training.rows is not None:
+        clean = clean_labels(whole, options.labels)
+    if corrected:
+        matrix = transition(whole, clean)
+    return Origin(training, validation, clean, asked, options.refit, views, matrix)
+
+
+def _open_validation(source: str, training: LabelledSet, views: bool) -> Portion:
+    part, one = read_features(source), training.parts[0]
+    check_network(one.record, one.source, part)
+    numbers = labels_of(part, training.classes)
+    if views and part.num_views != one.num_views:
+        wrong = f"{source} holds {part.num_views} views a sample, {one.source} {one.num_views}"
+        raise InvalidInput(wrong, "embed both alike, or leave --refit out")
+    return Portion(LabelledSet((part,), numbers, training.classes, part.record.noise, None))
+
+
+def _groups(out: str | None, folder: Path | None, origin: Origin, options: TuneOptions) -> list[_Group]:
+    """What there is to tune: in a folder a head a method and seed, else one head."""
+    lists = [(method,) for method in options.methods] if folder else [options.methods]
+    return [_group(methods, out, folder, origin, options) for methods in lists]
+
+
+def _group(
+    methods: tuple[str, ...],
+    out: str | None,
+    folder: Path | None,
+    origin: Origin,
+    options: TuneOptions,
+) -> _Group:
+    found = candidates_of(methods, options.preset, options.knobs, options.grid, options.solver)
+    chooses, seeds, targets = len(found) > 1 or options.l2 == "auto", options.all_seeds, []
+    for seed in seeds:
+        made_by = origin.told(found[0], seed)
+        if chooses:
+            given = {**options.knobs, "solver": options.solver}
+            given |= {"l2": "auto"} if options.l2 == "auto" else {}
+            made_by = {"seed": seed, **origin.told_of_choice(methods, seeds, given, options.grid)}
+        file = str(folder / f"{methods[0]}-s{seed}.safetensors") if folder else out
+        targets.append(_Target(seed, file, made_by, origin.identity(made_by)))
+    return _Group(found, tuple(targets), chooses)
+
+
+def _unfinished(group: _Group, files: Sequence[str]) -> _Group | None:
+    """What of a group is still to be made: all of it where something is chosen, else single heads."""
+    left = [target for target in group.targets if not up_to_date(target.out, target.identity, files)]
+    if left and not group.chooses:
+        return replace(group, targets=tuple(left))
+    return group if left else None
+
+
+def _record_of(target: _Target, made: Mapping[str, Record]) -> Record:
+    if target.identity in made:
+        return made[target.identity]
+    record = read_record(str(target.out))
+    if record is None:
+        raise InvalidInput(f"{target.out} has no record", "make it again without --reuse")
+    return record
+
+
+def _descent(origin: Origin, journal: IO[str] | None) -> Trainer:
+    from nmlcli.stages.descent import Descent
+
+    return Descent(
+        origin.training, origin.validation, views=origin.views, refit=origin.refit,
+        transition=origin.transition, journal=journal,
+    )  # fmt: skip
+
+
+def _full_batch(origin: Origin, journal: IO[str] | None) -> Trainer:
+    from nmlcli.stages.full_batch import FullBatch
+
+    return FullBatch(origin.training, origin.validation, journal=journal)
+
+
+# What trains for a row of SOLVERS, loaded when it is asked for.
+_TRAINERS = {"adamw": _descent, "lbfgs": _full_batch}
 
 
 def _tune(
-    jobs: list[_Job],
-    training: LabelledSet,
-    validation: LabelledSet | None,
+    groups: Sequence[_Group],
+    origin: Origin,
     scale: str | float,
     options: TuneOptions,
     advance: Advance,
-) -> None:
-    if PRESETS[options.preset].views > 1 and any(job.settings.layers for job in jobs):
-        log.info("preset %s: the features hold one view a sample, so one is used", options.preset)
-    matrix = training.matrix()
-    mean_square = float(np.einsum("nd,nd->", matrix, matrix, dtype=np.float64)) / matrix.size
-    factor = _factor(scale, mean_square)
-    mean_square *= (factor or 1.0) ** 2
-    if mean_square < _SMALL and any(job.settings.lambda_ * job.settings.cov for job in jobs):
+    show: Callable[[Ranking], None],
+) -> dict[str, Record]:
+    """Tune and write the heads of all groups; returns their records by identity."""
+    made: dict[str, Record] = {}
+    with ExitStack() as stack:
+        journal = stack.enter_context(Path(options.log).open("w")) if options.log else None
+        trainer = _TRAINERS[options.solver](origin, journal)
+        factor = _factor(scale, trainer.mean_square)
+        if factor is not None:
+            trainer.scale(factor)
+        mean_square = trainer.mean_square * (factor or 1.0) ** 2
+        _warn_of_small(mean_square, groups)
+        if options.l2 == "auto":
+            groups = [_along_path(group, mean_square) for group in groups]
+        steps = [_steps(group, trainer, origin.refit) for group in groups]
+        for number, group in enumerate(groups):
+            up = shifted(advance, sum(steps[:number]), sum(steps))
+            for target, outcome, record in _tuned(group, trainer, origin, up, show):
+                made[target.identity] = record
+                head = Head(record, outcome.layers, outcome.residual, factor, target.out or "stdout")
+                write_head(target.out, head)
+                log.info("%s", _summary(target, outcome, record))
+    return made
+
+
+def _along_path(group: _Group, mean_square: float) -> _Group:
+    """The values of --l2 auto as the candidates of a group."""
+    if mean_square == 0:
+        raise InvalidInput("all features are 0", "there is nothing to learn from")
+    found = [
+        Candidate(one.method, replace(one.settings, l2=l2), {**one.differing, "l2": l2}, {"l2": l2})
+        for one in group.candidates
+        for l2 in usual_l2s(mean_square)
+    ]
+    return replace(group, candidates=tuple(found))
+
+
+def _steps(group: _Group, trainer: Trainer, refit: bool) -> int:
+    """Steps of a group's trials, and with a refit those of its longest candidate once more."""
+    again = max(trainer.steps([candidate], group.seeds) for candidate in group.candidates)
+    return trainer.steps(group.candidates, group.seeds) + refit * again
+
+
+def _tuned(
+    group: _Group, trainer: Trainer, origin: Origin, up: Advance, show: Callable[[Ranking], None]
+) -> Iterator[tuple[_Target, Outcome, Record]]:
+    """The heads of a group, each when it is ready: all candidates are tried, one is kept."""
+    found: Iterable[Tried] = trainer.tried(group.candidates, group.seeds, up)
+    ranking = None
+    if group.chooses:
+        candidate, outcomes, ranking = best_of(found, show)
+        found = [(candidate, seed, outcome) for seed, outcome in outcomes.items()]
+    elif origin.refit:
+        found = list(found)  # so that no trial comes between two refits
+    done, targets = trainer.steps(group.candidates, group.seeds), {t.seed: t for t in group.targets}
+    total = _steps(group, trainer, origin.refit)
+    for candidate, seed, outcome in found:
+        if outcome is None:
+            raise ValueError("a training that failed is kept")
+        if origin.refit:
+            again = trainer.again(candidate, seed, shifted(up, done, total))
+            done += trainer.steps([candidate], [seed])
+            outcome = replace(again, means={**outcome.means, "loss": again.means["loss"]})
+        target = targets[seed]
+        yield target, outcome, origin.record(candidate, seed, target.made_by, ranking)
+
+
+def _summary(target: _Target, outcome: Outcome, record: Record) -> str:
+    checked_by = outcome.means.get("val_accuracy")
+    checks = "" if checked_by is None else f", validation accuracy {100 * checked_by:.1f} %"
+    refit = " before the refit" if record.extra.get("refit") else ""
+    made = f"{target.out or 'stdout'}: {record.extra['method']}, seed {target.seed}"
+    loss = f"loss {outcome.means['loss']:.4f}"
+    return f"{made}, on {record.rows:,} rows, {loss}{checks}{refit if checks else ''}"
+
+
+def _warn_of_small(mean_square: float, groups: Sequence[_Group]) -> None:
+    settings = [candidate.settings for group in groups for candidate in group.candidates]
+    if mean_square < _SMALL and any(each.lambda_ * each.cov for each in settings):
         log.warning(
             "the features are so small (mean ‖f‖² / D is %.2g) that the covariance term means nothing:"
             " try --scale rms", mean_square,
         )  # fmt: skip
-    features, labels = _scaled(matrix, factor), torch.from_numpy(training.labels)
-    held_out = None
-    if validation is not None:
-        held_out = _scaled(validation.matrix(), factor), torch.from_numpy(validation.labels)
-    steps = [j.settings.epochs * steps_per_epoch(len(labels), j.settings.batch_size) for j in jobs]
-    with ExitStack() as stack:
-        journal = stack.enter_context(Path(options.log).open("w")) if options.log else None
-        for number, job in enumerate(jobs):
-            head = TrainableHead(features.shape[1], len(training.classes), job.settings, job.seed)
-            upwards = shifted(advance, sum(steps[:number]), sum(steps))
-            watch = _Watch(head, job, held_out, journal, upwards)
-            train(
-                head, features, labels, job.settings, job.seed,
-                after_epoch=watch.after_epoch, advance=watch.advance,
-            )  # fmt: skip
-            layers, residual = head.folded()
-            write_head(job.out, Head(job.record, layers, residual, factor, job.out or "stdout"))
-            log.info("%s", watch.summary(len(labels)))
-
-
-@dataclass
-class _Watch:
-    """What is told of one head while it is tuned: the log's lines, the bar (`up`), the summary."""
-
-    head: TrainableHead
-    job: _Job
-    held_out: tuple[torch.Tensor, torch.Tensor] | None
-    journal: IO[str] | None
-    up: Advance
-    last: Means = field(default_factory=dict)
-
-    def after_epoch(self, epoch: int, means: Means) -> None:
-        self.last = dict(means)
-        if self.held_out is not None:
-            self.last["val_accuracy"] = accuracy(self.head, *self.held_out)
-        if self.journal is not None:
-            named = {"method": self.job.method, "seed": self.job.seed, "epoch": epoch + 1}
-            self.journal.write(json.dumps({**named, **self.last}) + "\n")
-            self.journal.flush()
-
-    def advance(self, done: int, total: int | None, **values: float | str) -> None:
-        held_out = {name: self.last[name] for name in ("val_accuracy",) if name in self.last}
-        self.up(done, total, method=self.job.method, loss=values.get("loss", ""), **held_out)
-
-    def summary(self, rows: int) -> str:
-        held_out = self.last.get("val_accuracy")
-        checked = f", validation accuracy {100 * held_out:.1f} %" if held_out is not None else ""
-        made = f"{self.job.out or 'stdout'}: {self.job.method}, seed {self.job.seed}"
-        return f"{made}, on {rows:,} rows, loss {self.last['loss']:.4f}{checked}"
-
-
-def _targets(out: str | None, options: TuneOptions) -> list[tuple[str, int, str | None]]:
-    """Method, seed and file of each head. Raises UsageError for several heads without a folder."""
-    pairs = [
-        (method, options.seed + number)
-        for method in dict.fromkeys(options.methods)
-        for number in range(options.seeds)
-    ]
-    if not is_folder(out):
-        if len(pairs) > 1:
-            raise UsageError(f"{len(pairs)} heads do not go into one file", "give a folder: -o DIR/")
-        check_out(out)
-        return [(*pairs[0], out)]
-    folder = make_folder(str(out))
-    return [(method, seed, str(folder / f"{method}-s{seed}.safetensors")) for method, seed in pairs]
-
-
-def _job(
-    method: str,
-    seed: int,
-    out: str | None,
-    options: TuneOptions,
-    training: LabelledSet,
-    validation: LabelledSet | None,
-) -> _Job:
-    settings, differing = settle(method, options.preset, options.knobs)
-    first_part = training.parts[0].record
-    asked = {"method": method, "preset": options.preset, "seed": seed, "scale": options.scale}
-    made_by = {**asked, **differing}
-    checked_on = validation.known_as if validation else None
-    made_from = [*(r.identity for r in training.records), "validation", *(checked_on or ())]
-    extra = {
-        **asked, "options": differing, "activation": settings.activation, "loss": "ce",
-        "trained_on": training.known_as, "validated_on": checked_on,
-    }  # fmt: skip
-    record = Record(
-        "head", identity_of("tune", REVISION, made_by, made_from), "tune", made_by, training.classes,
-        rows=len(training.labels), columns=first_part.columns, data=training.data,
-        model=first_part.model, noise=training.noise, parents=chain(*training.records), extra=extra,
-    )  # fmt: skip
-    return _Job(method, seed, settings, out, record)
-
-
-def _open_validation(source: str, training: LabelledSet) -> LabelledSet:
-    part = read_features(source)
-    check_network(training.parts[0].record, training.parts[0].source, part)
-    numbers = labels_of(part, training.classes)
-    return LabelledSet((part,), numbers, training.classes, part.record.noise, None)
 
 
 def _parsed_scale(scale: str) -> str | float:
@@ -233,10 +345,3 @@ def _factor(scale: str | float, mean_square: float) -> float | None:
     if mean_square == 0:
         raise InvalidInput("all features are 0", "there is no scale to take")
     return float(mean_square**-0.5)
-
-
-def _scaled(features: NDArray[np.float32], factor: float | None) -> torch.Tensor:
-    """Features as a tensor, multiplied in place as the head will do it."""
-    if factor is not None:
-        features *= np.float32(factor)
-    return torch.from_numpy(features)

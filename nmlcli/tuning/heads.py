@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmlcli import keyed
-from nmlcli.numerics.losses import nmtune_loss
+from nmlcli.numerics.losses import consistency_loss, nmtune_loss
 from nmlcli.products.head import Float32
 from nmlcli.progress import Advance, silent
 from nmlcli.training.loop import Means, fit
-from nmlcli.training.optim import cosine
+from nmlcli.training.optim import Schedule, cosine
+from nmlcli.tuning.criteria import LOSSES, Circumstances, Criterion
 from nmlcli.tuning.presets import Settings
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Tensor, Tensor]  # rows of features, their labels, the rows' numbers
 
 _BLOCK = 4096  # rows of a validation block
 
@@ -89,12 +90,16 @@ def train(
     settings: Settings,
     seed: int,
     *,
+    views: Tensor | None = None,
+    transition: NDArray[np.float64] | None = None,
     after_epoch: Callable[[int, Means], None] | None = None,
     advance: Advance = silent,
 ) -> None:
     """Train a head on features [N, D] float32 and labels [N] that lie in memory.
 
-    Each epoch takes all rows in an order of its own; a last batch of one row is left out.
+    views: [N, K, D], K ≥ 2, to be trained on in place of the features: epoch e takes the views 2e and
+    2e + 1 modulo K. transition: T[true, noisy] [C, C], for a loss that needs it. Each epoch takes
+    all rows in an order of its own; a last batch of one row is left out.
     """
     rows, size = len(features), settings.batch_size
     steps = steps_per_epoch(rows, size)
@@ -102,16 +107,22 @@ def train(
     def batches(epoch: int) -> Iterator[Batch]:
         order = torch.from_numpy(keyed.permutation(rows, seed, f"order/{epoch}"))
         for index in torch.split(order[: steps * size], size):
-            yield features.index_select(0, index), labels.index_select(0, index)
+            if views is None:
+                yield features.index_select(0, index), labels.index_select(0, index), index
+            else:
+                pair = [views[index, (2 * epoch + number) % views.shape[1]] for number in (0, 1)]
+                yield torch.cat(pair), labels.index_select(0, index).repeat(2), index
 
     optimiser = torch.optim.AdamW(
         head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
     )
+    about = Circumstances(rows, head.classifier.out_features, transition)
+    criterion = LOSSES[settings.loss].build(settings, about)
     head.train()
     fit(
-        _objective(head, settings), batches, optimiser,
-        schedule=cosine(optimiser, settings.epochs * steps), epochs=settings.epochs,
-        steps_per_epoch=steps, after_epoch=after_epoch, advance=advance,
+        _objective(head, settings, criterion, two_views=views is not None), batches, optimiser,
+        schedule=_SCHEDULES[settings.schedule](optimiser, settings.epochs * steps),
+        epochs=settings.epochs, steps_per_epoch=steps, after_epoch=after_epoch, advance=advance,
     )  # fmt: skip
     head.eval()
 
@@ -121,35 +132,66 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return rows // batch_size + (rows % batch_size > 1)
 
 
-def _objective(head: TrainableHead, settings: Settings) -> Callable[[Batch], dict[str, Tensor]]:
-    """Eq. 6: cross-entropy + lambda (mse L_MSE + cov L_COV + svd L_SVD), one view of each sample.
+def _line(optimiser: torch.optim.Optimizer, total_steps: int) -> Schedule:
+    """A line, step by step, from each group's own rate to 0 at step total_steps."""
+    rates = [float(group["lr"]) for group in optimiser.param_groups]
 
-    Without any weight the terms are not computed, and what is left is MLP tuning to the bit.
+    def schedule(step: int) -> None:
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * max(0.0, 1 - step / max(1, total_steps))
+
+    return schedule
+
+
+_SCHEDULES = {"cosine": cosine, "linear": _line}
+
+
+def _objective(
+    head: TrainableHead, settings: Settings, criterion: Criterion, *, two_views: bool
+) -> Callable[[Batch], dict[str, Tensor]]:
+    """Eq. 6: the loss of the logits + lambda (mse L_MSE + cov L_COV + svd L_SVD).
+
+    Without any weight the terms are not computed, and what is left is MLP tuning to the bit. Of two
+    views a batch is [first; second], as in the released code: the loss is the mean over both, L_COV and
+    L_SVD are of both as one, and L_MSE is between Z of the second and the first's features.
     """
     weights = {term: settings.lambda_ * getattr(settings, term) for term in ("mse", "cov", "svd")}
     top, reduction = settings.top, settings.reduction
 
     def loss_of(batch: Batch) -> dict[str, Tensor]:
-        features, labels = batch
+        features, labels, rows = batch
         transformed, logits = head(features)
-        loss = F.cross_entropy(logits, labels)
+        values = dict(criterion(logits, labels, rows))
         if not any(weights.values()):
-            return {"loss": loss, "cross_entropy": loss}
-        weighted, terms = nmtune_loss(features, transformed, **weights, top=top, reduction=reduction)
-        return {"loss": loss + weighted, "cross_entropy": loss, **terms}
+            return values
+        own = {**weights, "mse": 0.0} if two_views else weights
+        weighted, terms = nmtune_loss(features, transformed, **own, top=top, reduction=reduction)
+        if two_views and weights["mse"]:
+            half = len(rows)
+            crossed = consistency_loss(features[:half], transformed[half:], reduction)
+            weighted, terms["mse"] = weighted + weights["mse"] * crossed, crossed.detach()
+        return {**values, "loss": values["loss"] + weighted, **terms}
 
     return loss_of
 
 
-@torch.no_grad()
 def accuracy(head: TrainableHead, features: Tensor, labels: Tensor) -> float:
     """The share of labels [N] that a head gets right on features [N, D], with fixed statistics."""
+    return assess(head, features, labels)[0]
+
+
+@torch.no_grad()
+def assess(head: TrainableHead, features: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Accuracy and mean cross-entropy of labels [N] on features [N, D], with fixed statistics."""
     training = head.training
     head.eval()
-    blocks = zip(torch.split(features, _BLOCK), torch.split(labels, _BLOCK), strict=True)
-    right = torch.stack([(head(block)[1].argmax(1) == truth).sum() for block, truth in blocks])
+    right, loss = torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.float64)
+    for block, truth in zip(torch.split(features, _BLOCK), torch.split(labels, _BLOCK), strict=True):
+        logits = head(block)[1]
+        right += (logits.argmax(1) == truth).sum()
+        loss += F.cross_entropy(logits, truth, reduction="sum").double()
     head.train(training)
-    return float(right.sum()) / len(labels)
+    return float(right) / len(labels), float(loss) / len(labels)
 
 
 def _linear(inputs: int, outputs: int, bound: float, seed: int, name: str) -> nn.Linear:

@@ -5,12 +5,31 @@ import pytest
 from nmlcli.tuning.methods import METHODS, settle
 from nmlcli.tuning.presets import PRESETS
 
-COMMON = {"epochs": 30, "batch_size": 64, "layers": 2, "hidden": None, "activation": "relu", "mse": 1.0}
+COMMON = {
+    "schedule": "cosine",
+    "loss": "ce",
+    "epochs": 30,
+    "batch_size": 64,
+    "layers": 2,
+    "hidden": None,
+    "activation": "relu",
+    "mse": 1.0,
+}
 TABLE = {
     ("paper", "lp"): {"lr": 0.1, "weight_decay": 0.0, "layers": 0},
     ("paper", "mlp"): {"lr": 1e-3, "weight_decay": 1e-4, "batch_norm": False, "residual": False},
     ("paper", "nmtune"): {
         "lr": 1e-3, "weight_decay": 1e-4, "batch_norm": False, "residual": False,
+        "lambda_": 0.01, "cov": 1.0, "svd": 1.0, "top": 1, "reduction": "row",
+    },
+    ("paper-text", "lp"): {
+        "lr": 0.01, "weight_decay": 0.0, "layers": 0, "epochs": 10, "schedule": "linear"
+    },
+    ("paper-text", "mlp"): {
+        "lr": 1e-3, "weight_decay": 1e-4, "batch_norm": False, "epochs": 10, "schedule": "linear"
+    },
+    ("paper-text", "nmtune"): {
+        "lr": 1e-3, "weight_decay": 1e-4, "residual": False, "epochs": 10, "schedule": "linear",
         "lambda_": 0.01, "cov": 1.0, "svd": 1.0, "top": 1, "reduction": "row",
     },
     ("released", "lp"): {"lr": 0.01, "weight_decay": 1e-4, "layers": 0},
