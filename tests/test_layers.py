@@ -31,7 +31,8 @@ ALLOWED = {
 }
 MENUS = (
     "noise/kinds.py", "noise/classmaps.py", "noise/terms.py", "products/vectors.py",
-    "numerics/measures.py", "tuning/methods.py", "tuning/presets.py", "tuning/criteria.py",
+    "numerics/measures.py", "numerics/scores.py", "numerics/pools.py", "tuning/methods.py",
+    "tuning/presets.py", "tuning/criteria.py",
     "products/formats.py", "data/sources.py", "models/schemes.py", "models/precision.py",
     "training/augmentation.py", "training/schedules.py", "data/generated/menu.py",
 )  # fmt: skip

@@ -1,106 +1,136 @@
-"""How good predictions are: numbers from labels, predictions and logits, in numpy alone.
+"""How good predictions are: a few numbers a row from its logits, and their sums; in numpy alone.
 
-Notation: N rows, C classes. labels and predictions are int64 [N], logits float [N, C]. Fractions are
-0-1, logarithms natural. A set without rows raises ValueError.
+Notation: N rows, C classes. labels and predictions are int64 [N], logits float [N, C]. Logarithms are
+natural. A set without rows raises ValueError. What the sums say is in scores.
 """
 
-from statistics import NormalDist
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nmlcli.numerics.scores import Tally
 
 Labels = NDArray[np.int64]
 Logits = NDArray[np.floating]
 Float64 = NDArray[np.float64]
 
-
-def predict(logits: Logits) -> Labels:
-    """The class of the largest logit, int64 [N]; of equal ones the smallest number."""
-    return np.asarray(np.argmax(logits, axis=1), dtype=np.int64)
+BINS = 15  # of confidence; bin b holds (b/15, (b+1)/15], the first 0 too
+CACHED = 2**16  # logits that are worked on at once, so that a processor's cache has them
 
 
-def log_softmax(logits: Logits) -> Float64:
-    """Logarithms of the class probabilities, float64 [N, C], without overflow."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    shifted = shifted - shifted.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))  # type: ignore[no-any-return]
+class RowScores(NamedTuple):
+    """What the logits of N rows say. losses, among: None without labels.
+
+    predictions: int64 [N], the class of the largest logit, of equal ones the smallest number.
+    confidence: float64 [N], its probability. losses: float64 [N], -log p(label), from logits in
+    float64, so that no probability is clipped. among: bool [N], whether the label is among the k
+    likeliest classes; of equal logits the smaller number comes first.
+    """
+
+    predictions: Labels
+    confidence: Float64
+    losses: Float64 | None
+    among: NDArray[np.bool_] | None
+
+
+def score_rows(logits: Logits, labels: Labels | None = None, k: int = 5) -> RowScores:
+    """Look at the logits of some rows."""
+    if labels is not None:
+        _check(labels, logits)
+    rows, classes = logits.shape
+    predictions = np.asarray(np.argmax(logits, axis=1), dtype=np.int64)
+    largest = np.take_along_axis(logits, predictions[:, None], axis=1)
+    own = largest if labels is None else np.take_along_axis(logits, labels[:, None], axis=1)
+    sums, ahead = np.empty(rows), np.zeros(rows, dtype=np.int64)
+    few = max(1, CACHED // classes)
+    buffer = np.empty((few, classes))
+    for start in range(0, rows, few):
+        some = slice(start, start + few)
+        part = logits[some]
+        # In float64: a sum of float32 values would lose what a sure prediction leaves to the others.
+        shifted = np.subtract(part, largest[some], out=buffer[: len(part)], dtype=np.float64)
+        sums[some] = np.exp(shifted, out=shifted).sum(axis=1)
+        if labels is not None:
+            ahead[some] = np.count_nonzero(part > own[some], axis=1)
+    if labels is None:
+        return RowScores(predictions, 1 / sums, None, None)
+    losses = np.subtract(largest, own, dtype=np.float64)[:, 0] + np.log(sums)
+    unsure = np.flatnonzero((ahead < k) & (predictions != labels))  # ties may be before the label
+    ahead[unsure] += _tied_before(logits[unsure], own[unsure], labels[unsure])
+    return RowScores(predictions, 1 / sums, losses, ahead < k)
+
+
+def _tied_before(logits: Logits, own: Logits, labels: Labels) -> Labels:
+    """How many classes of smaller numbers have the label's logit own [N, 1], int64 [N]."""
+    before = np.arange(logits.shape[1]) < labels[:, None]
+    return np.asarray(np.count_nonzero((logits == own) & before, axis=1), dtype=np.int64)
 
 
 def softmax(logits: Logits) -> Float64:
-    """Class probabilities, float64 [N, C]."""
-    return np.exp(log_softmax(logits))
+    """Class probabilities, float64 [N, C], without overflow."""
+    shifted = np.asarray(logits, dtype=np.float64)
+    shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
 
-def accuracy_interval(correct: int, rows: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of an accuracy (1927): low and high, in [0, 1].
+@dataclass(frozen=True)
+class ScoredRows:
+    """A few numbers a row of a labelled set [N], as in RowScores, of which a Tally is made.
 
-    It agrees with the percentile bootstrap over rows for large sets and keeps its width where all or
-    no rows are right, where the bootstrap shrinks to a point. What it covers is the choice of rows,
-    not of the seed.
+    classes: C. among_five: whether the label is among the five likeliest classes. ratings: float64
+    [N, 2], ratings x and labels y as numbers, None where classes are no numbers. positive: as of Tally.
     """
-    if not 0 <= correct <= rows or rows < 1:
-        raise ValueError(f"{correct} right of {rows} rows")
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    share = correct / rows
-    centre = (share + z * z / (2 * rows)) / (1 + z * z / rows)
-    half = z / (1 + z * z / rows) * (share * (1 - share) / rows + z * z / (4 * rows * rows)) ** 0.5
-    low = 0.0 if correct == 0 else max(0.0, centre - half)
-    high = 1.0 if correct == rows else min(1.0, centre + half)
-    return low, high
+
+    labels: Labels
+    predictions: Labels
+    confidence: Float64
+    losses: Float64
+    among_five: NDArray[np.bool_]
+    classes: int
+    ratings: Float64 | None = None
+    positive: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.labels, self.predictions)
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """Which rows are predicted right."""
+        return np.asarray(self.labels == self.predictions)
+
+    def tally(self, weights: Float64 | None = None) -> Tally:
+        """The sums over rows, each as often as weights [N] say; once without them."""
+        each = np.ones(len(self.labels)) if weights is None else weights
+        bins, columns = self._columns
+        sums = each @ columns
+        return Tally(
+            rows=_summed(self.labels, each, self.classes),
+            predicted=_summed(self.predictions, each, self.classes),
+            right=_summed(self.labels, each * self.right, self.classes),
+            among_five=float(sums[0]),
+            loss=float(sums[1]),
+            gaps=_summed(bins, each * (self.right - self.confidence), BINS),
+            moments=None if self.ratings is None else sums[2:],
+            positive=self.positive,
+        )
+
+    @cached_property
+    def _columns(self) -> tuple[Labels, Float64]:
+        """The bin of each row's confidence, and what is summed over rows, [N, 2 or 7]."""
+        bins = np.clip(np.ceil(self.confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+        columns = [self.among_five, self.losses]
+        if self.ratings is not None:  # less their means: large ones would cost the digits
+            x, y = (self.ratings - self.ratings.mean(axis=0)).T
+            columns += [x, y, x * x, y * y, x * y]
+        return bins, np.stack(columns, axis=1).astype(np.float64)
 
 
-def top_k_accuracy(logits: Logits, labels: Labels, k: int = 5) -> float:
-    """The fraction of rows whose label is among the k largest logits; ties go to smaller numbers."""
-    _check(labels, logits)
-    own = np.take_along_axis(logits, labels[:, None], axis=1)  # [N, 1]
-    tied_before = (logits == own) & (np.arange(logits.shape[1]) < labels[:, None])
-    ahead = (logits > own).sum(axis=1) + tied_before.sum(axis=1)
-    return float(np.mean(ahead < k))
-
-
-def mean_class_accuracy(labels: Labels, predictions: Labels) -> float:
-    """The recall of each class that has rows, averaged over those classes (balanced accuracy)."""
-    rows, _, right = _counts(labels, predictions)
-    present = rows > 0
-    return float(np.mean(right[present] / rows[present]))
-
-
-def macro_f1(labels: Labels, predictions: Labels) -> float:
-    """F1 of each class that has rows, averaged over those classes; 0 for one never predicted right."""
-    rows, predicted, right = _counts(labels, predictions)
-    present = rows > 0
-    return float(np.mean(2 * right[present] / (rows + predicted)[present]))
-
-
-def negative_log_likelihood(logits: Logits, labels: Labels) -> float:
-    """The mean of -log p(label), from logits in float64, so that no probability is clipped."""
-    _check(labels, logits)
-    return float(-np.take_along_axis(log_softmax(logits), labels[:, None], axis=1).mean())
-
-
-def expected_calibration_error(
-    confidence: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = 15
-) -> float:
-    """How far confidence is from accuracy: Σ n_b/N |accuracy_b - confidence_b| over equal-width bins.
-
-    confidence [N] in [0, 1], the largest probability of each row. Bin b holds (b/bins, (b+1)/bins];
-    the first takes 0 too. Empty bins count nothing. Naeini et al. 2015, Guo et al. 2017.
-    """
-    _check(correct, confidence)
-    sure = np.asarray(confidence, dtype=np.float64)
-    number = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(number, weights=correct - sure, minlength=bins)
-    return float(np.abs(gaps).sum() / len(sure))
-
-
-def _counts(labels: Labels, predictions: Labels) -> tuple[Labels, Labels, Labels]:
-    """Per class: rows, rows predicted as it, rows of it predicted right; each int64 [C]."""
-    _check(labels, predictions)
-    classes = int(max(labels.max(), predictions.max())) + 1
-    rows = np.bincount(labels, minlength=classes)
-    predicted = np.bincount(predictions, minlength=classes)
-    right = np.bincount(labels[labels == predictions], minlength=classes)
-    return rows, predicted, right
+def _summed(numbers: Labels, weights: Float64, size: int) -> Float64:
+    """The sums of weights [N] by their rows' numbers, [size]."""
+    return np.asarray(np.bincount(numbers, weights, size), dtype=np.float64)
 
 
 def _check(one: NDArray[np.generic], other: NDArray[np.generic]) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,46 +11,68 @@ from numpy.typing import NDArray
 
 from nmlcli.data.samples import SetName, split_name
 from nmlcli.errors import InvalidInput, ThresholdMissed, UsageError
+from nmlcli.numerics.scores import METRICS
 from nmlcli.numerics.spectra import Accumulator
 from nmlcli.products import results
 from nmlcli.products.features import Features
-from nmlcli.products.formats import FORMATS, read_features, read_head, read_record
-from nmlcli.products.head import Head
-from nmlcli.products.labels import renumber
+from nmlcli.products.formats import FORMATS, open_container, read_features, read_record
+from nmlcli.products.head import Head, unpack_head
+from nmlcli.products.tables import Table
 from nmlcli.progress import Advance, shifted, silent
-from nmlcli.provenance import Record, canonical, identity_of
-from nmlcli.stages.inputs import check_network, check_stdin, finite_blocks, provenance_keys
-from nmlcli.stages.outputs import check_apart
-from nmlcli.stages.scoring import MEASURED, Line, Scores, check_table, spectral
+from nmlcli.provenance import canonical, hash_file
+from nmlcli.stages.classes import Contest, Rule, contest, read_class_map
+from nmlcli.stages.classifier import own_classifier
+from nmlcli.stages.comparison import Right, compared, is_predictions, read_predictions, right_of
+from nmlcli.stages.inputs import check_network, check_stdin, finite_blocks
+from nmlcli.stages.lines import result_line
+from nmlcli.stages.outputs import check_apart, check_no_input
+from nmlcli.stages.scoring import Line, Scores, Scoring, check_table, spectral
 
 log = logging.getLogger(__name__)
-
-REVISION = 1
 
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """What `nml eval` is asked for. tags: keys for every line, `role` among them."""
+    """What `nml eval` is asked for. tags: keys for every line, `role` among them.
+
+    restrict, class_map, class_map_by: which classes compete; see classes.Rule. versus: a head or a
+    table of predictions to compare with. scoring: by what.
+    """
 
     tags: Mapping[str, str] = field(default_factory=dict)
     results: str | None = None
     predictions: str | None = None
     per_class: bool = False
     reuse: bool = False
+    restrict: bool = False
+    class_map: str | None = None
+    class_map_by: str | None = None
+    versus: str | None = None
+    scoring: Scoring = field(default_factory=Scoring)
+
+
+class _Rival(NamedTuple):
+    """What heads are compared with. predictions: a table's, where it is not a head."""
+
+    identity: str
+    head: Head | None
+    predictions: Table | None
 
 
 class _Set(NamedTuple):
-    """Opened features to score on, under the name that the lines give them."""
+    """Opened features to score on, under the name that the lines give them. theirs: what the rival has
+    right of its rows, or the classes of the rival's head."""
 
     features: Features
     name: SetName
+    theirs: Right | Contest | None
 
 
 class _Task(NamedTuple):
-    """One head on one set: labels [N] in the head's numbers (None: unlabelled), and what its line
+    """One head on one set: labels [N] in the contest's numbers (None: unlabelled), and what its line
     says before anything is measured, its identity included."""
 
-    head: Head
+    contest: Contest
     labels: NDArray[np.int64] | None
     line: Line
 
@@ -60,17 +82,17 @@ def evaluate(
 ) -> list[Line]:
     """Score a head, or every head of a folder, on sets of features; returns a line for each pair.
 
-    sources: features as FILE, NAME=FILE or `-`. A set without labels gives predictions and no line.
-    Raises InvalidInput where a set does not fit a head: other network, width or classes.
+    head: a head, a folder of them, or a checkpoint, whose own classifier is meant. sources: features as
+    FILE, NAME=FILE or `-`. A set without labels gives predictions and no line. Raises InvalidInput
+    where a set does not fit a head: other network, width or classes.
     """
-    check_stdin(head, *(split_name(source)[1] for source in sources))
-    check_apart(results=options.results, predictions=options.predictions)
-    heads, sets = _open_heads(head), [_open_set(source) for source in sources]
-    if options.predictions is not None:
-        if (len(heads), len(sets)) != (1, 1):
-            raise UsageError("--predictions is for one head and one set", "name them")
-        check_table(options.predictions)
-    tasks = [_tasks(heads, opened, options) for opened in sets]
+    _check(head, sources, options)
+    rule = Rule(options.restrict, _class_map(options), options.class_map_by or "max")
+    heads, rival = _open_heads(head), _open_rival(options.versus)
+    if options.predictions is not None and (len(heads), len(sources)) != (1, 1):
+        raise UsageError("--predictions is for one head and one set", "name them")
+    sets = [_open_set(source, rival, rule) for source in sources]
+    tasks = [_tasks(heads, opened, rival, rule, options) for opened in sets]
     known = _known_lines(options)
     total = sum(opened.features.rows for opened in sets)
     lines: list[Line] = []
@@ -79,7 +101,7 @@ def evaluate(
         missing = [task for task in all_tasks if task.line["identity"] not in known]
         if count := len(all_tasks) - len(missing):
             log.info("%s: %d of %d lines are up to date", opened.features.source, count, len(all_tasks))
-        made = _score(opened, missing, options, shifted(advance, before, total))
+        made = _score(opened, missing, rival, options, shifted(advance, before, total))
         before += opened.features.rows
         if options.results is not None and made:
             results.merge(options.results, [group[0] for group in made.values()])
@@ -90,25 +112,49 @@ def evaluate(
     return lines
 
 
+def _check(head: str, sources: Sequence[str], options: EvalOptions) -> None:
+    """Raise UsageError, before anything is read, where options exclude or need each other."""
+    inputs = [head, *(split_name(source)[1] for source in sources), options.versus, options.class_map]
+    check_stdin(*inputs)
+    check_apart(results=options.results, predictions=options.predictions)
+    for option, file in (("--results", options.results), ("--predictions", options.predictions)):
+        check_no_input(file, inputs, option)
+    if options.predictions is not None:
+        check_table(options.predictions)
+    elif options.scoring.probabilities:
+        raise UsageError("--probabilities go with --predictions", "give --predictions FILE")
+    if options.class_map is None and options.class_map_by is not None:
+        raise UsageError("--class-map-by says how --class-map works", "give --class-map FILE")
+    if options.scoring.positive is not None and not METRICS[options.scoring.metric].of_one_class:
+        raise UsageError(f"--metric {options.scoring.metric} is of all classes", "leave --positive out")
+
+
 def _warn(opened: _Set, lines: list[Line]) -> None:
     """Say what makes these scores less than they seem."""
     seen = sum(bool(line["seen"]) for line in lines)
     source, noise = opened.features.source, opened.features.record.noise or {}
     if seen:
-        log.warning("%s: %d of %d heads were trained on this set", source, seen, len(lines))
+        log.warning("%s: %d of %d heads were trained or chosen on this set", source, seen, len(lines))
     if flipped := noise.get("realised"):
         words = "%s: %.1f %% of its labels are noise, and the scores are against them"
         log.warning(words, source, 100 * flipped)
 
 
 def check_threshold(lines: Iterable[Line], least: float) -> None:
-    """Raise ThresholdMissed where the score of a result line is below `least`."""
-    scores = {_title(line): line["score"] for line in lines if line["kind"] == "result"}
+    """Raise ThresholdMissed where the score of a result line is below `least`, or not defined."""
+    scores = {_title(line): line for line in lines if line["kind"] == "result"}
     if not scores:
         raise InvalidInput("nothing was scored", "--fail-under needs a set with labels")
-    worst = min(scores, key=lambda title: scores[title])
-    if scores[worst] < least:
-        raise ThresholdMissed(f"{worst}: accuracy {scores[worst]:.4f} is below {least:g}")
+
+    def score(title: str) -> float:
+        value = scores[title]["score"]
+        return float(value) if value is not None and value == value else float("-inf")
+
+    worst = min(scores, key=score)
+    if score(worst) < least:
+        metric, found = scores[worst]["metric"], score(worst)
+        words = f"{metric} {found:.4f} is below {least:g}" if found > -2 else f"{metric} is not defined"
+        raise ThresholdMissed(f"{worst}: {words}")
 
 
 def _title(line: Line) -> str:
@@ -119,16 +165,38 @@ def _title(line: Line) -> str:
 def _open_heads(source: str) -> list[Head]:
     """A head's file, or all heads in a folder by name; other products there are passed over."""
     if source == "-" or not Path(source).is_dir():
-        return [read_head(source)]
+        return [_open_head(source)]
     files = sorted(str(path) for path in Path(source).iterdir() if path.suffix in FORMATS)
     records = {file: read_record(file) for file in files}
-    heads = [read_head(file) for file, record in records.items() if record and record.kind == "head"]
+    heads = [_open_head(file) for file, record in records.items() if record and record.kind == "head"]
     if not heads:
         raise InvalidInput(f"{source} holds no heads", "make them with nml tune")
     return heads
 
 
-def _open_set(source: str) -> _Set:
+def _open_head(source: str) -> Head:
+    """A head, or a checkpoint's own classifier as one."""
+    container = open_container(source, "head")
+    record = container.record
+    is_network = record is not None and record.kind == "checkpoint"
+    return own_classifier(container) if is_network else unpack_head(container)
+
+
+def _class_map(options: EvalOptions) -> dict[str, str]:
+    return {} if options.class_map is None else read_class_map(options.class_map)
+
+
+def _open_rival(source: str | None) -> _Rival | None:
+    if source is None:
+        return None
+    if is_predictions(source):
+        table = read_predictions(source)
+        return _Rival(hash_file(source), None, table)
+    head = _open_head(source)
+    return _Rival(head.record.identity, head, None)
+
+
+def _open_set(source: str, rival: _Rival | None, rule: Rule) -> _Set:
     name, path = split_name(source)
     features = read_features(path)
     data = features.record.data
@@ -136,10 +204,26 @@ def _open_set(source: str) -> _Set:
         name = SetName(str(data.get("task")), data.get("domain"), data.get("split"))
     elif name is None:
         name = SetName("stdin") if path == "-" else SetName.of_path(path)
-    return _Set(features, name)
+    return _Set(features, name, _theirs(features, rival, rule))
 
 
-def _tasks(heads: list[Head], opened: _Set, options: EvalOptions) -> list[_Task]:
+def _theirs(features: Features, rival: _Rival | None, rule: Rule) -> Right | Contest | None:
+    """What a rival has to say of a set, once it is known to be of its rows."""
+    if rival is None:
+        return None
+    if features.labels is None:
+        raise InvalidInput(f"{features.source} has no labels", "--versus compares accuracies")
+    if rival.head is not None:
+        check_network(rival.head.record, rival.head.source, features)
+        return contest(rival.head, features, rule)
+    classes, numbers = features.record.classes, features.labels.tolist()
+    names = [classes[number] for number in numbers] if classes else list(map(str, numbers))
+    return right_of(rival.predictions, features, names) if rival.predictions else None
+
+
+def _tasks(
+    heads: list[Head], opened: _Set, rival: _Rival | None, rule: Rule, options: EvalOptions
+) -> list[_Task]:
     """The heads that a set is scored with, once all that can be checked of them fits."""
     features = opened.features
     if features.labels is None and options.predictions is None:
@@ -149,22 +233,16 @@ def _tasks(heads: list[Head], opened: _Set, options: EvalOptions) -> list[_Task]
     networks = {canonical([head.record.columns, head.record.model]): head for head in heads}
     for head in networks.values():
         check_network(head.record, head.source, features)
-    return [_Task(head, _numbers(features, head), _line(opened, head, options)) for head in heads]
-
-
-def _numbers(features: Features, head: Head) -> NDArray[np.int64] | None:
-    """The set's labels in the head's numbers, matched by name; by number where names are not known."""
-    if features.labels is None:
-        return None
-    own, wanted = features.record.classes, head.record.classes
-    count = len(head.layers[-1][1])
-    if own is not None and wanted is not None:
-        return renumber(features.labels, own, wanted, features.source)
-    if features.labels.max() >= count:
-        highest = features.labels.max()
-        raise InvalidInput(f"{features.source} has class number {highest}, the head {count} classes")
-    log.warning("%s names no classes: their numbers are taken for the head's", features.source)
-    return features.labels
+    settings: dict[str, Any] = {**rule.facts, **options.scoring.facts}
+    inputs = () if rival is None else (rival.identity,)
+    tasks = []
+    for head in heads:
+        own = contest(head, features, rule)
+        line = result_line(features, opened.name, head, own.size, settings, inputs, options.tags)
+        if rule.stands_for:
+            line["class_map"] = rule.pool
+        tasks.append(_Task(own, own.numbers(features), line))
+    return tasks
 
 
 def _known_lines(options: EvalOptions) -> dict[str, list[Line]]:
@@ -180,82 +258,32 @@ def _known_lines(options: EvalOptions) -> dict[str, list[Line]]:
 
 
 def _score(
-    opened: _Set, tasks: list[_Task], options: EvalOptions, advance: Advance
+    opened: _Set, tasks: list[_Task], rival: _Rival | None, options: EvalOptions, advance: Advance
 ) -> dict[str, list[Line]]:
     """Read a set once for all heads; returns each task's line and those of its classes, by identity."""
     if not tasks:
         return {}
-    features = opened.features
-    scores = [Scores(task.head, task.labels, features.rows) for task in tasks]
+    features, theirs = opened.features, opened.theirs
+    asked = options.scoring
+    scores = [Scores(task.contest, task.labels, features.rows, asked) for task in tasks]
+    other = None
+    if isinstance(theirs, Contest):
+        plain, own = Scoring(), theirs.numbers(features)
+        other = Scores(theirs, own, features.rows, plain, spectrum=False)
     shared = Accumulator(features.rows, features.columns)  # of F, the Z of every linear head
     for block in finite_blocks(features, advance):
         if any(score.linear for score in scores):
             shared.add(block)
-        for score in scores:
+        for score in (*scores, *([other] if other else [])):
             score.add(block)
     if options.predictions is not None:
         scores[0].write_predictions(options.predictions, features.ids)
+    right = other.right if other else theirs
     made = {}
     for task, score in zip(tasks, scores, strict=True):
         if task.labels is not None:
             line = {**task.line, **score.measures(), **spectral(score.sums or shared)}
+            if rival is not None and isinstance(right, np.ndarray):
+                line |= compared(score.right, right, rival.identity)
             made[line["identity"]] = [line, *(score.per_class(line) if options.per_class else ())]
     return made
-
-
-def _line(opened: _Set, head: Head, options: EvalOptions) -> Line:
-    """The result line of a head on a set, with None for what is to be measured.
-
-    The keys are the interface's. Raises UsageError for a tag that would hide one of them.
-    """
-    record, features = head.record, opened.features.record
-    tuned, trained_on, noise = record.extra, record.data or {}, record.noise or {}
-    differing = tuned.get("options") or {}
-    settings = {"name": str(opened.name), "tags": dict(options.tags)}
-    line = {
-        "kind": "result",
-        **asdict(opened.name),
-        "role": _role(opened.name, trained_on),
-        "rows": features.rows,
-        "classes_scored": len(head.layers[-1][1]),
-        "restricted": False,
-        "seen": _seen(features, record),
-        **{key: tuned.get(key) for key in ("method", "preset", "loss", "scale")},
-        "options": ",".join(f"{key}={value}" for key, value in sorted(differing.items())),
-        "seed": tuned.get("seed"),
-        "fraction": 1.0,
-        "selected_by": None,
-        **dict.fromkeys(MEASURED),
-        **_network_keys(features, record),
-        "train_set": trained_on.get("name"),
-        "train_noise": noise.get("kind"),
-        "train_ratio": noise.get("requested"),
-        "train_realised": noise.get("realised"),
-        "head": record.identity,
-        "features": features.identity,
-        "identity": identity_of("eval", REVISION, settings, [record.identity, features.identity]),
-    }
-    taken = sorted(options.tags.keys() & line.keys() - {"role"})
-    if taken:
-        raise UsageError(f"--tag {taken[0]}: every line has that key", "take another name")
-    return {**line, **options.tags}
-
-
-def _network_keys(features: Record, head: Record) -> Line:
-    """The keys of the network and its pre-training, from the features, else from the head."""
-    told, tuned_for = provenance_keys(features), provenance_keys(head)
-    keys = [key for key in told if key not in ("task", "domain", "split", "features")]
-    return {key: tuned_for[key] if told[key] is None else told[key] for key in keys}
-
-
-def _role(name: SetName, trained_on: Mapping[str, Any]) -> str | None:
-    """id for the task and domain that the head was trained on, ood for another domain of the task."""
-    if name.task != trained_on.get("task"):
-        return None
-    return "id" if name.domain == trained_on.get("domain") else "ood"
-
-
-def _seen(features: Record, head: Record) -> bool:
-    """Whether the head was trained on the set; `--val` only watches, the last epoch is what is kept."""
-    identities = {features.identity, (features.data or {}).get("identity")}
-    return bool(identities & set(head.extra.get("trained_on") or ()))

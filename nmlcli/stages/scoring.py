@@ -1,83 +1,155 @@
 """What a head says of a set, gathered block by block, and the measures of it; in numpy alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nmlcli.errors import UsageError
+from nmlcli.errors import InvalidInput, UsageError, first
 from nmlcli.numerics import metrics
+from nmlcli.numerics.intervals import accuracy_interval, bootstrap
 from nmlcli.numerics.measures import MEASURES, UndefinedError
+from nmlcli.numerics.scores import MEASURED, METRICS, Statistic
 from nmlcli.numerics.spectra import Accumulator
-from nmlcli.products.head import Head
 from nmlcli.products.tables import SUFFIXES, write_table
+from nmlcli.stages.classes import Contest
 
 Line = dict[str, Any]
+Float32 = NDArray[np.float32]
 
-MEASURED = (
+# The keys that are measured, in their order in a line.
+MEASURED_KEYS = (
     "accuracy", "accuracy_low", "accuracy_high", "top5", "mean_class_accuracy", "macro_f1", "nll",
     "ece", "metric", "score", "sve", "lsvr", "spectrum_preset",
 )  # fmt: skip
+_TOP = 5
+_ROWS = 2048  # that a head is applied to at once: what lies between wide layers takes memory
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How sets are scored. metric: of METRICS. positive: the class that F1 is of, None for "1".
+    resamplings: how many intervals come from, none where 0. probabilities: whether they are kept."""
+
+    metric: str = "accuracy"
+    positive: str | None = None
+    resamplings: int = 0
+    probabilities: bool = False
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What of it changes a result."""
+        return {
+            "metric": self.metric, "positive": self.positive, "resamplings": self.resamplings
+        }  # fmt: skip
 
 
 class Scores:
     """What one head says of a set, gathered block by block: a few numbers a row, and the sums of Z."""
 
-    def __init__(self, head: Head, labels: NDArray[np.int64] | None, rows: int) -> None:
-        self.head, self.labels = head, labels
-        self.linear = len(head.layers) == 1  # then Z is F, whose sums all linear heads share
-        width = head.layers[-1][0].shape[1]
-        self.sums = None if self.linear else Accumulator(rows, width)
+    def __init__(
+        self, contest: Contest, labels: NDArray[np.int64] | None, rows: int, asked: Scoring,
+        spectrum: bool = True,
+    ) -> None:  # fmt: skip
+        """labels: int64 [N] in the contest's numbers. spectrum: whether Z is measured.
+
+        Raises InvalidInput where the metric is not of classes like these.
+        """
+        self.contest, self.labels, self.asked = contest, labels, asked
+        self.linear = len(contest.head.layers) == 1  # then Z is F, whose sums all linear heads share
+        width = contest.head.layers[-1][0].shape[1]
+        self.sums = Accumulator(rows, width) if spectrum and not self.linear else None
         self.predictions = np.empty(rows, dtype=np.int64)
         self.confidence = np.empty(rows)
-        self.likelihood = self.among_five = 0.0
+        self.losses = np.empty(rows)
+        self.among_five = np.empty(rows, dtype=bool)
+        metric = METRICS[asked.metric]
+        self.values = _values(contest, asked.metric) if metric.of_numbers else None
+        self.ratings = None if self.values is None else np.empty(rows)
+        self.positive = _positive(contest, asked.positive) if metric.of_one_class else None
+        size = (rows, contest.size)
+        self.probabilities = np.empty(size, dtype=np.float32) if asked.probabilities else None
         self.done = 0
 
-    def add(self, block: NDArray[np.float32]) -> None:
+    def add(self, block: Float32) -> None:
         """Score a block of features [B, D]."""
-        transformed, logits = self.head.apply(block)
+        for start in range(0, len(block), _ROWS):
+            self._add(block[start : start + _ROWS])
+
+    def _add(self, block: Float32) -> None:
+        transformed, logits = self.contest.apply(block)
         if self.sums is not None:
             self.sums.add(transformed)
         rows = slice(self.done, self.done + len(block))
         self.done = rows.stop
-        self.predictions[rows] = metrics.predict(logits)
-        self.confidence[rows] = metrics.softmax(logits).max(axis=1)
-        if self.labels is not None:
-            own = self.labels[rows]
-            self.likelihood += metrics.negative_log_likelihood(logits, own) * len(own)
-            self.among_five += metrics.top_k_accuracy(logits, own, 5) * len(own)
+        own = None if self.labels is None else self.labels[rows]
+        said = metrics.score_rows(logits, own, _TOP)
+        self.predictions[rows], self.confidence[rows] = said.predictions, said.confidence
+        if said.losses is not None and said.among is not None:
+            self.losses[rows], self.among_five[rows] = said.losses, said.among
+        if self.probabilities is not None or self.ratings is not None:
+            shares = metrics.softmax(logits)
+            if self.probabilities is not None:
+                self.probabilities[rows] = shares
+            if self.ratings is not None and self.values is not None:
+                self.ratings[rows] = shares @ self.values
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Which rows of a labelled set are predicted right, bool [N]."""
+        return np.asarray(self.predictions == self._known_labels())
 
     def measures(self) -> Line:
         """The measures of a labelled set, as keys of its line."""
-        labels = self._known_labels()
-        correct = self.predictions == labels
-        rows, right = len(correct), int(correct.sum())
-        low, high = metrics.accuracy_interval(right, rows)
-        return {
-            "accuracy": right / rows,
-            "accuracy_low": low,
-            "accuracy_high": high,
-            "top5": self.among_five / rows if len(self.head.layers[-1][1]) > 5 else None,
-            "mean_class_accuracy": metrics.mean_class_accuracy(labels, self.predictions),
-            "macro_f1": metrics.macro_f1(labels, self.predictions),
-            "nll": self.likelihood / rows,
-            "ece": metrics.expected_calibration_error(self.confidence, correct),
-            "metric": "accuracy",
-            "score": right / rows,
-        }
+        scored = self._scored()
+        tally = scored.tally()
+        line: Line = {name: measure(tally) for name, measure in MEASURED.items()}
+        line["top5"] = line["top5"] if self.contest.size > _TOP else None
+        right, rows = int(scored.right.sum()), len(scored.right)
+        line["accuracy_low"], line["accuracy_high"] = accuracy_interval(right, rows)
+        metric = METRICS[self.asked.metric]
+        line["metric"], line["score"] = self.asked.metric, metric.measure(tally)
+        if metric.measure is MEASURED["top5"]:
+            line["score"] = line["top5"]
+        return {**line, **self._intervals(scored)}
+
+    def _intervals(self, scored: metrics.ScoredRows) -> Line:
+        """Percentile intervals of all but the accuracy, if they are wanted."""
+        if not self.asked.resamplings:
+            return {}
+        wanted: dict[str, Statistic] = {k: v for k, v in MEASURED.items() if k != "accuracy"}
+        wanted["score"] = METRICS[self.asked.metric].measure
+        if self.contest.size <= _TOP:
+            del wanted["top5"]
+        rows, count = len(scored.labels), self.asked.resamplings
+        found = bootstrap(scored.tally, rows, wanted, count)
+        ends: Line = {"resamplings": count}
+        for name, (low, high) in found.items():
+            ends[f"{name}_low"], ends[f"{name}_high"] = low, high
+        return ends
+
+    def _scored(self) -> metrics.ScoredRows:
+        ratings = None
+        if self.values is not None and self.ratings is not None:
+            ratings = np.stack([self.ratings, self.values[self._known_labels()]], axis=1)
+        return metrics.ScoredRows(
+            self._known_labels(), self.predictions, self.confidence, self.losses, self.among_five,
+            self.contest.size, ratings, self.positive,
+        )  # fmt: skip
 
     def per_class(self, line: Line) -> list[Line]:
         """A line for each class of the set: accuracy is its recall."""
-        labels = self._known_labels()
+        tally = self._scored().tally()
         keys = ("task", "domain", "split", "method", "seed", "head", "features")
         common, found = {key: line[key] for key in keys}, []
-        for number in np.unique(labels):
-            own, said = labels == number, self.predictions == number
-            rows, predicted, right = int(own.sum()), int(said.sum()), int((own & said).sum())
+        for number in np.flatnonzero(tally.rows):
+            counts = (tally.rows[number], tally.predicted[number], tally.right[number])
+            rows, predicted, right = map(int, counts)
             measured = {
-                "class": self._named(int(number)),
+                "class": self.contest.named(int(number)),
                 "rows": rows,
                 "accuracy": right / rows,
                 "precision": right / predicted if predicted else None,
@@ -87,16 +159,19 @@ class Scores:
         return found
 
     def write_predictions(self, out: str, ids: Sequence[str]) -> None:
-        """Write `id,label,prediction,confidence`, labels and predictions by their names."""
-        labels = [""] * len(ids)
-        if self.labels is not None:
-            labels = list(map(self._named, self.labels.tolist()))
-        columns = {
+        """Write `id,label,prediction,confidence`, labels and predictions by their names, and a column
+        `p(CLASS)` for each class where probabilities are kept."""
+        named = self.contest.named
+        labels = [""] * len(ids) if self.labels is None else list(map(named, self.labels.tolist()))
+        columns: dict[str, Sequence[str]] = {
             "id": ids,
             "label": labels,
-            "prediction": list(map(self._named, self.predictions.tolist())),
-            "confidence": [f"{value:.6f}" for value in self.confidence.tolist()],
+            "prediction": list(map(named, self.predictions.tolist())),
+            "confidence": _Decimals(self.confidence),
         }
+        if self.probabilities is not None:
+            for number in range(self.contest.size):
+                columns[f"p({named(number)})"] = _Decimals(self.probabilities[:, number])
         write_table(out, columns, None)
 
     def _known_labels(self) -> NDArray[np.int64]:
@@ -104,9 +179,49 @@ class Scores:
             raise ValueError("a set without labels has no measures")
         return self.labels
 
-    def _named(self, number: int) -> str:
-        classes = self.head.record.classes
-        return classes[number] if classes else str(number)
+
+class _Decimals(Sequence[str]):
+    """Numbers [N] as texts, made one by one: those of all rows and classes would not fit in memory."""
+
+    def __init__(self, values: NDArray[np.floating]) -> None:
+        self._values = values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, place: Any) -> Any:
+        taken = self._values[place]
+        return f"{taken:.6f}" if np.ndim(taken) == 0 else list(_Decimals(taken))
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), 4096):
+            for value in self._values[start : start + 4096].tolist():
+                yield f"{value:.6f}"
+
+
+def _values(contest: Contest, metric: str) -> NDArray[np.float64]:
+    """The classes [C] as numbers."""
+    names = [contest.named(number) for number in range(contest.size)]
+    try:
+        values = np.array([float(name) for name in names])
+        if np.isfinite(values).all():
+            return values
+    except ValueError:
+        pass
+    wrong = f"--metric {metric} is of classes that are numbers, not {first(names)}"
+    raise InvalidInput(wrong, "take another --metric")
+
+
+def _positive(contest: Contest, name: str | None) -> int:
+    """The number of the class that F1 is of."""
+    names = [contest.named(number) for number in range(contest.size)]
+    if (name or "1") in names:
+        return names.index(name or "1")
+    if name is None:
+        raise InvalidInput(
+            "there is no class 1 to take the F1 of", f"give --positive, of {first(names)}"
+        )
+    raise InvalidInput(f"--positive {name} is no class that competes", f"those are {first(names)}")
 
 
 def spectral(sums: Accumulator) -> Line:
