@@ -7,8 +7,11 @@ NmlError                 1  the run failed: bad data, a file that cannot be read
 Terminated             143  SIGTERM, as an exception, so that temporary files are removed
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class NmlError(Exception):
@@ -51,6 +54,12 @@ def first(values: "list[str] | tuple[str, ...]", count: int = 3) -> str:
     """Name the first few of many, for a message: `a, b, c and 14 more`."""
     named = ", ".join(values[:count])
     return f"{named} and {len(values) - count} more" if len(values) > count else named
+
+
+def visible(text: str, apart: str = "") -> str:
+    r"""Text for a terminal: names from a file cannot steer it, since control characters (Cc), but those
+    apart, are shown as they are escaped (`\x1b`)."""
+    return _CONTROL.sub(lambda m: m[0] if m[0] in apart else ascii(m[0])[1:-1], text)
 
 
 def meant(word: str, known: Iterable[str]) -> str:

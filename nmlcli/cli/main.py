@@ -26,7 +26,7 @@ from nmlcli.cli.report import report
 from nmlcli.cli.spectrum import spectrum
 from nmlcli.cli.tune import tune
 from nmlcli.cli.usage import SETTINGS, Command, Group, reworded
-from nmlcli.errors import NmlError, Terminated
+from nmlcli.errors import NmlError, Terminated, visible
 from nmlcli.version import __version__
 
 log = logging.getLogger("nmlcli")
@@ -118,9 +118,9 @@ def _fail(name: str, error: BaseException) -> int:
 
 
 def _say(name: str, text: str) -> None:
-    """Write one line to stderr, if there is one."""
+    """Write one line to stderr, if there is one; line breaks are spaces in it."""
     if sys.stderr is not None:
-        sys.stderr.write(f"{name}: {' '.join(text.split())}\n")
+        sys.stderr.write(f"{name}: {visible(' '.join(text.split()))}\n")
 
 
 def _words(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from nmlcli.atomic import replacing
-from nmlcli.errors import UsageError
+from nmlcli.errors import UsageError, visible
 from nmlcli.products.results import FRACTIONS, to_json
 from nmlcli.progress import Advance, silent
 
@@ -92,7 +92,7 @@ class _Bar:
             BarColumn(bar_width=None, complete_style="cyan", finished_style="green"),
             TextColumn("{task.fields[count]}"), TextColumn("{task.fields[rate]}", style="dim"),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            TextColumn("{task.fields[values]}"),
+            TextColumn("{task.fields[values]}", markup=False),
             console=Console(stderr=True), redirect_stdout=False, expand=True,
         )  # fmt: skip
         self.task = self.bar.add_task(self.title, total=total, count="", rate="", values="")
@@ -113,7 +113,7 @@ def _counts(done: float, total: float | None) -> str:
 def _shown(values: Mapping[str, float | str], room: int = 1000) -> str:
     """Values with their names; where room is short, the last but one goes, and so on."""
     parts = [
-        f"{name.removesuffix('_accuracy').replace('_', ' ')} {_steady(name, value)}"
+        f"{name.removesuffix('_accuracy').replace('_', ' ')} {visible(_steady(name, value))}"
         for name, value in values.items()
     ]
     while len(parts) > 1 and len("  ".join(parts)) > room:
@@ -235,7 +235,7 @@ def write_svg(
 def _remarks(remarks: Sequence[str]) -> list["RenderableType"]:
     from rich.text import Text
 
-    return [Text(line, style="dim") for line in remarks]
+    return [Text(visible(line), style="dim") for line in remarks]
 
 
 def _columns() -> int:
@@ -258,7 +258,8 @@ def _grid(header: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> A
     from rich.table import Table
     from rich.text import Text
 
-    body = [list(row) for row in rows]
+    header = [visible(name, "\n") for name in header]  # whose words may stand below each other
+    body = [[visible(cell) for cell in row] for row in rows]
     cells = zip(header, *body, strict=True)
     closest = sum(
         max(len(part) for cell in column for part in cell.split("\n")) + 1 for column in cells
@@ -288,7 +289,7 @@ def _card(row: Row) -> Any:
     card.add_column(overflow="fold")
     for key, value in row.items():
         if value is not None:
-            card.add_row(key.replace("_", " "), Text(_value(key, value)))
+            card.add_row(key.replace("_", " "), Text(visible(_value(key, value))))
     return card
 
 

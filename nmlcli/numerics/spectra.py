@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmlcli.numerics.measures import PREPARATIONS, Preparation
-from nmlcli.numerics.sums import CLEAR, ROWS, Float64, GramSums, HeldRows, SavedSums
+from nmlcli.numerics.sums import ROWS, Float64, GramSums, HeldRows, SavedSums, is_clear
 
 Block = NDArray[np.float32] | NDArray[np.float16] | Float64
 
@@ -32,7 +32,7 @@ def footprint(rows: int, columns: int) -> int:
 
     The one that is at work takes up to 8 ROWS D more for as long as that takes.
     """
-    return 16 * rows * columns if is_held(rows, columns) else 48 * columns**2 + 8 * ROWS * columns
+    return 16 * rows * columns if is_held(rows, columns) else 56 * columns**2 + 8 * ROWS * columns
 
 
 class Accumulator:
@@ -156,11 +156,9 @@ class Spectrum:
         """Whether a second look at the rows would show nothing new."""
         if isinstance(self.sums, HeldRows):
             return True
-        for values in (self.values, self.centred):  # some measures are always of the centred ones
-            known = values[: len(values) - self.lost]
-            if known.size and known[0] > 0 and not known[-1] > CLEAR * known[0]:
-                return False
-        return True
+        # Some measures are always of the centred ones.
+        known = (values[: len(values) - self.lost] for values in (self.values, self.centred))
+        return all(is_clear(values, self.sums.scale) for values in known)
 
     @property
     def resolved(self) -> bool:

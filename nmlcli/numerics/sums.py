@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 Float64 = NDArray[np.float64]
 
 ROWS = 4096  # that are multiplied at once; fixed, since the last bits of a product depend on it
-# With no singular value below this share a Gram matrix is exact to about 1e-11 of the largest.
+# With no singular value below this share of what a Gram matrix was summed of, ‖·‖ (Frobenius), it is
+# exact to about 1e-11 of that.
 CLEAR = 1e-5
+SURE = 5e-9  # bound of the error of SVE
 EPS = float(np.finfo(np.float64).eps)
 CENTRING = 8 * EPS  # centred values below this share of ‖X‖ are what taking the means off left over
 
@@ -51,9 +53,10 @@ class HeldRows:
         values = np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)
         return _cut(values, max(matrix.shape) * EPS, floor)
 
-    def gram(self) -> Float64:
-        """Xᵀ X [D, D]."""
+    def centred_gram(self) -> Float64:
+        """(X - mean)ᵀ (X - mean) [D, D]."""
         matrix = self._matrix[: self.count]
+        matrix = matrix - matrix.mean(axis=0)
         return np.asarray(matrix.T @ matrix)
 
     def column_sums(self) -> Float64:
@@ -105,7 +108,7 @@ class GramSums:
 
     def reopen(self) -> bool:
         """Prepare for a second look; whether it needs the rows again, by add_again."""
-        self._resolution = Resolution(self.centred_gram())
+        self._resolution = Resolution(self.centred_gram(), self.scale)
         return self._resolution.open > 0
 
     @property
@@ -123,20 +126,21 @@ class GramSums:
 
     def singular_values(self, center: bool) -> tuple[Float64, float]:
         """Singular values [d], descending, and the relative tolerance below which they are 0."""
-        floor = CENTRING * self._norm() if center else 0.0
-        again = self._resolution
+        again, away = self._resolution, math.sqrt(self.count) * self.mean()
+        centred = self.centred_gram()
+        floor = CENTRING * _norm(centred, away) if center else 0.0
         if again is None or not self.resolved:
-            return _of_gram(self.centred_gram() if center else self.gram(), floor)
+            return _of_sums(centred, None if center else away, self.scale, floor)
         factor = again.factor()
         if not center:  # X = (X - mean) + 1 meanᵀ, which are at right angles to each other
-            factor = np.vstack((factor, math.sqrt(self.count) * (self.mean() @ again.axes)))
+            factor = np.vstack((factor, away @ again.axes))
         values = np.asarray(np.linalg.svd(factor, compute_uv=False), dtype=np.float64)
         return _cut(values, max(self.count, len(values)) * EPS, floor)
 
-    def _norm(self) -> float:
-        """‖X‖, Frobenius."""
-        shift = 0 * self._sums if self._shift is None else self._shift
-        return math.sqrt(self._gram.trace() + shift @ (2 * self._sums + self.count * shift))
+    @property
+    def scale(self) -> float:
+        """‖X - shift‖, Frobenius: rounding in the Gram matrix is of its square."""
+        return math.sqrt(self._gram.trace())
 
     def mean(self) -> Float64:
         """Means of the columns [D]."""
@@ -152,62 +156,52 @@ class GramSums:
         squared /= max(self.count, 1)
         return self._gram - squared
 
-    def gram(self) -> Float64:
-        """Xᵀ X [D, D]."""
-        if self._shift is None:
-            return self._gram
-        crossed = np.outer(self._shift, self._sums, out=self._product)
-        gram = self._gram + crossed
-        gram += crossed.T
-        squared = np.outer(self._shift, self._shift, out=self._product)
-        squared *= self.count
-        gram += squared
-        return gram
-
     def column_sums(self) -> Float64:
         """Sums of the columns [D]."""
         return self._sums if self._shift is None else self._sums + self.count * self._shift
 
 
 class SavedSums:
-    """The sums of rows that are gone: count, column sums [D] and Xᵀ X [D, D], as a state holds them.
+    """The sums of rows that are gone: count, column sums [D] and (X - mean)ᵀ (X - mean) [D, D].
 
     known: whether centred, singular values [d] and tolerance that were measured while the rows lasted.
     """
 
     def __init__(
-        self, count: int, sums: Float64, gram: Float64,
+        self, count: int, sums: Float64, centred_gram: Float64,
         known: tuple[bool, Float64, float] | None = None,
     ) -> None:  # fmt: skip
-        self.count, self._sums, self._gram, self._known = count, sums, gram, known
+        self.count, self._sums, self._gram, self._known = count, sums, centred_gram, known
 
     @property
     def columns(self) -> int:
         """D."""
         return len(self._sums)
 
+    @property
+    def scale(self) -> float:
+        """‖X - mean‖, Frobenius."""
+        return math.sqrt(self._gram.trace())
+
     def __add__(self, other: "SavedSums") -> "SavedSums":
-        """The sums of both sets of rows."""
-        sums, gram = self._sums + other._sums, self._gram + other._gram
-        return SavedSums(self.count + other.count, sums, gram)
+        """The sums of both sets of rows (Chan et al. 1983)."""
+        apart = other._sums / other.count - self._sums / self.count
+        count = self.count + other.count
+        gram = self._gram + other._gram
+        gram += np.outer(apart, apart) * (self.count * other.count / count)
+        return SavedSums(count, self._sums + other._sums, gram)
 
     def singular_values(self, center: bool) -> tuple[Float64, float]:
-        """Singular values [d], descending, and the relative tolerance below which they are 0.
-
-        Taking the means off a finished Gram matrix leaves rounding of the size of what they filled.
-        """
+        """Singular values [d], descending, and the relative tolerance below which they are 0."""
         if self._known is not None and self._known[0] == center:
             return self._known[1:]
-        gram, floor = self._gram, 0.0
-        if center:
-            gram = gram - np.outer(self._sums, self._sums) / self.count
-            floor = math.sqrt(len(gram) * EPS * np.linalg.norm(self._gram, 2))
-        values, tolerance = _of_gram(gram, floor)
-        values = values[: min(self.count, len(values))]
-        return values, max(tolerance, floor / values[0]) if values[0] > 0 else tolerance
+        away = self._sums / math.sqrt(self.count)
+        floor = CENTRING * _norm(self._gram, away) if center else 0.0
+        values, tolerance = _of_sums(self._gram, None if center else away, self.scale, floor)
+        return values[: min(self.count, len(values))], tolerance
 
-    def gram(self) -> Float64:
-        """Xᵀ X [D, D]."""
+    def centred_gram(self) -> Float64:
+        """(X - mean)ᵀ (X - mean) [D, D]."""
         return self._gram
 
     def column_sums(self) -> Float64:
@@ -218,20 +212,20 @@ class SavedSums:
 class Resolution:
     """A second look at A [n, d], n ≥ d, along the eigenvectors of its Gram matrix that are not clear.
 
-    The Gram matrix knows A V = Q R S V-wise only where s > CLEAR · s₁, of which it is as good as a
-    decomposition. For the others, V₂, the rows are read again: Y = A V₂ / s₂ has columns of length
-    about 1, whatever the condition of A is, so that R₁₂ and R₂₂ of A V = Q R S keep their digits:
-    R₁₂ = S₁⁻¹ V₁ᵀ Aᵀ Y, R₂₂ᵀ R₂₂ = Yᵀ Y - R₁₂ᵀ R₁₂. That is a Cholesky QR with the eigenvectors as
-    its preconditioner (after Yamamoto et al. 2015); values are then exact to about 1e-11 of the
-    largest, and it costs in proportion to the directions that were not clear.
+    The Gram matrix knows A V = Q R S V-wise only where s > 10 CLEAR · scale, of which it is as good as
+    a decomposition; scale² is what it was summed of. For the others, V₂, the rows are read again: Y =
+    A V₂ / s₂ has columns of length about 1, whatever the condition of A is, so that R₁₂ and R₂₂ keep
+    their digits: R₁₂ = S₁⁻¹ V₁ᵀ Aᵀ Y, R₂₂ᵀ R₂₂ = Yᵀ Y - R₁₂ᵀ R₁₂. That is a Cholesky QR with the
+    eigenvectors as its preconditioner (after Yamamoto et al. 2015); values are then exact to about
+    1e-11 of the largest, and it costs in proportion to the directions that were not clear.
     """
 
-    def __init__(self, gram: Float64) -> None:
+    def __init__(self, gram: Float64, scale: float) -> None:
         squares, axes = np.linalg.eigh(gram)
         self.axes: Float64 = axes[:, ::-1]  # V [d, d]
-        scale = np.sqrt(np.maximum(squares[::-1], 0))
-        self._scale = np.maximum(scale, math.sqrt(len(gram) * EPS) * (scale[0] or 1.0))
-        self._clear = int((scale > CLEAR * scale[0]).sum())
+        values = np.sqrt(np.maximum(squares[::-1], 0))
+        self._scale = np.maximum(values, math.sqrt(len(gram) * EPS) * (scale or 1.0))
+        self._clear = int((values > 10 * CLEAR * scale).sum())
         self.open = len(gram) - self._clear  # how many directions are not clear
         self.count = 0
         self._turn = self.axes[:, self._clear :] / self._scale[self._clear :]
@@ -255,6 +249,47 @@ class Resolution:
         factor[clear:, clear:] = np.sqrt(np.maximum(squares, 0))[:, None] * axes.T
         factor *= self._scale
         return factor
+
+
+def is_clear(values: Float64, scale: float) -> bool:
+    """Whether singular values [d] from a Gram matrix are exact, and their entropy to 1e-9.
+
+    scale: see CLEAR. A value is then off by at most about eps scale² / 2σ, the entropy by
+    Σ |log p| / Σσ of that, which comes out several times too large where it was measured.
+    """
+    if not values.size or values[0] == 0:
+        return True
+    if not values[-1] > CLEAR * scale:
+        return False
+    total = values.sum()
+    off = EPS * scale**2 / 2 * float((np.log(total / values) / values).sum()) / total
+    return bool(off <= SURE)
+
+
+def _of_sums(
+    centred: Float64, away: Float64 | None, scale: float, floor: float
+) -> tuple[Float64, float]:
+    """Singular values of X - mean from its Gram matrix, or of X where away [D], √N mean, is given.
+
+    X = (X - mean) + 1 meanᵀ, which are at right angles: where a large mean would hide small values in
+    Xᵀ X, they are those of the root of the centred Gram matrix over √N meanᵀ. scale: see CLEAR.
+    """
+    lost = math.sqrt(len(centred) * EPS) * scale  # below it the sums know nothing
+    if away is None:
+        values, tolerance = _of_gram(centred, max(floor, lost))
+    else:
+        values, tolerance = _of_gram(centred + np.outer(away, away))
+        if not values[-1] > CLEAR * _norm(centred, away):
+            squares, axes = np.linalg.eigh(centred)
+            factor = np.vstack((away @ axes, np.diag(np.sqrt(np.maximum(squares, 0)))))
+            values = np.asarray(np.linalg.svd(factor, compute_uv=False), dtype=np.float64)
+            values, tolerance = _cut(values, len(factor) * EPS, lost)
+    return values, max(tolerance, lost / values[0]) if values[0] > 0 else tolerance
+
+
+def _norm(centred: Float64, away: Float64) -> float:
+    """‖X‖, Frobenius, from its centred Gram matrix and √N mean."""
+    return math.sqrt(centred.trace() + float(away @ away))
 
 
 def _of_gram(gram: Float64, floor: float = 0.0) -> tuple[Float64, float]:

@@ -24,7 +24,7 @@ from nmlcli.provenance import Record, hash_file
 
 log = logging.getLogger(__name__)
 
-Cells = Sequence[Any] | NDArray[np.int64]  # names of classes, or their numbers
+Cells = Sequence[Any] | NDArray[np.integer[Any]]  # names of classes, or their numbers
 
 WHATS = ("id", "label", "clean label")  # what lies beside a vector, for messages
 
@@ -59,9 +59,7 @@ def features_of(
     is not known. Raises InvalidInput for ids that repeat or are not one a row, and for labels outside
     the classes.
     """
-    rows, columns = matrix.shape
-    if not rows or not columns:
-        raise InvalidInput(f"{source} holds no features", f"it is {rows} × {columns}")
+    rows, columns = _not_empty(matrix.shape, source)
     if matrix.dtype.itemsize == 8:
         log.info("%s is float64: it is narrowed to float32", source)
     dtype = np.dtype(np.float16) if matrix.dtype.itemsize == 2 else np.dtype(np.float32)
@@ -109,7 +107,7 @@ def features_of_container(container: Container, asked: Asked) -> Features:
         dtype = np.dtype(held[name].dtype)
     except TypeError as error:
         raise InvalidInput(f"{source}: {name} is {held[name]}, which cannot be read here") from error
-    shape = require_floats(dtype, held[name].shape, f"{source}: {name}")
+    shape = _not_empty(require_floats(dtype, held[name].shape, f"{source}: {name}"), source)
     next(container.blocks(name, 1))  # the rows are all there: else their number may be a lie
     names = beside_columns(asked, tuple(held), source, (), "labels")
     arrays = container.arrays([*BESIDE[2:], *filter(None, names)])
@@ -123,12 +121,12 @@ def features_of_container(container: Container, asked: Asked) -> Features:
 
 
 def _cells(array: Array, what: str) -> Cells:
-    """A list of whole numbers as int64, one of texts as texts."""
+    """A list of whole numbers as it is, since int64 cannot hold all of them, one of texts as texts."""
     if array.ndim != 1 or array.dtype.kind not in "iuS":
         wanted = "a list of whole numbers or of texts of one length"
         raise InvalidInput(f"{what} is {array.dtype.name} {list(array.shape)}, not {wanted}")
     if array.dtype.kind != "S":
-        return array.astype(np.int64)
+        return array
     try:
         return [text.decode() for text in array.tolist()]
     except UnicodeDecodeError as error:
@@ -222,6 +220,13 @@ def require_floats(dtype: "np.dtype[Any]", shape: tuple[int, ...], what: str) ->
         wanted = "float16, float32 or float64 [any, any]"
         raise InvalidInput(f"{what} is {dtype.name} {list(shape)}, not {wanted}")
     return shape[0], shape[1]
+
+
+def _not_empty(shape: tuple[int, int], source: str) -> tuple[int, int]:
+    """N and D; raises InvalidInput where one of them is 0."""
+    if not all(shape):
+        raise InvalidInput(f"{source} holds no features", f"it is {shape[0]} × {shape[1]}")
+    return shape
 
 
 def _check_own(record: Record, source: str, shape: tuple[int, int]) -> None:

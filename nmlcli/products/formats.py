@@ -29,11 +29,13 @@ TABLES = (".csv", ".tsv", ".jsonl", ".parquet")  # products.tables reads and wri
 @dataclass(frozen=True)
 class Format:
     """A format of files. opener, writer: what opens a path as a Container, and a function that writes
-    everything into a file; both are of products, as `module:name`."""
+    everything into a file; compressed: one that says of a path whether it is compressed, "": the format
+    cannot be. All are of products, as `module:name`."""
 
     help: str
     opener: str
     writer: str
+    compressed: str = ""
 
     def open(self, path: str) -> "Container":
         """A file whose header was read and checked."""
@@ -45,8 +47,18 @@ class Format:
         with path.open("wb") as file:
             loaded(self.writer, str(path))(file, record, arrays, rows)
 
+    def is_compressed(self, path: str) -> bool | None:
+        """Whether a file is compressed, which no record tells; None: not known."""
+        compressed: bool | None = loaded(self.compressed, path)(path) if self.compressed else False
+        return compressed
 
-_HDF5 = Format("HDF5, read in any order and by many programs", "hdf5:Hdf5File", "hdf5:write_hdf5")
+
+_HDF5 = Format(
+    "HDF5, read in any order and by many programs",
+    "hdf5:Hdf5File",
+    "hdf5:write_hdf5",
+    "hdf5:is_compressed",
+)
 FORMATS = {
     ".safetensors": Format("safetensors, also what flows through pipes",
                            "stream:open_safetensors", "stream:write_safetensors"),
@@ -124,13 +136,6 @@ def write_checkpoint(out: str | None, checkpoint: "Checkpoint") -> None:
         save_checkpoint(checkpoint, file)
 
 
-def read_spectrum_state(source: str) -> "SpectrumState":
-    """Read the sums that a spectrum came from, from a file or from stdin."""
-    from nmlcli.products.spectrum import unpack_state
-
-    return unpack_state(open_container(source, "spectrum"))
-
-
 def write_spectrum_state(out: str | None, state: "SpectrumState") -> None:
     """Write the sums that a spectrum came from: they add up over the parts of a set."""
     from nmlcli.products.spectrum import pack_state
@@ -160,10 +165,10 @@ def open_container(source: str, wanted: str = "product") -> "Container":
     if not stat.S_ISREG(path.stat().st_mode):
         return _stream(path.open("rb"), source)
     suffix = path.suffix.lower()
+    if suffix in VECTORS and (wanted == "features" or suffix not in TABLES):
+        raise InvalidInput(f"{source} is no product", "`nml convert` makes features of it")
     if suffix in TABLES:
         raise InvalidInput(f"{source} holds a table, not {'a ' * (wanted != 'features')}{wanted}")
-    if suffix in VECTORS:
-        raise InvalidInput(f"{source} is no product", "`nml convert` makes features of it")
     if suffix not in FORMATS:
         raise InvalidInput(f"{source} is no product", f"those end in {', '.join(FORMATS)}")
     return FORMATS[suffix].open(source)

@@ -130,6 +130,16 @@ class Hdf5File:
         return parse_record(bytes(dataset[()]), self.source)
 
 
+def is_compressed(path: str) -> bool | None:
+    """Whether arrays in a file are compressed, which no record tells; None where it is damaged."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            held = [each for each in file.values() if isinstance(each, h5py.Dataset)]
+            return any(dataset.compression is not None for dataset in held)
+    except (OSError, RuntimeError, KeyError, ValueError):
+        return None
+
+
 def write_hdf5(file: BinaryIO, record: Record, arrays: Arrays, rows: Rows | None = None) -> None:
     """Write the record, the arrays, then the rows in chunks of about 1 MiB, into an empty file.
 

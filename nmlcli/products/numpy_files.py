@@ -19,13 +19,13 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy_format
-from numpy.typing import NDArray
 
 from nmlcli.errors import InvalidInput, UsageError, first
-from nmlcli.products.container import Array, Rows
+from nmlcli.products.container import Array, Rows, Tensor
 from nmlcli.products.features import Features
 from nmlcli.products.foreign import (
     Beside,
+    Cells,
     Matrix,
     beside_columns,
     features_of,
@@ -79,10 +79,10 @@ class Npy:
 
     def _by_columns(self, file: IO[bytes], rows: int) -> Iterator[Array]:
         """The same of an array that lies column by column; an archive's is unpacked to disk first."""
+        if not isinstance(file, zipfile.ZipExtFile):  # whose seek reads all that lies before
+            yield from self._gathered(file, rows)
+            return
         with tempfile.TemporaryFile() as spool:
-            if not isinstance(file, zipfile.ZipExtFile):
-                yield from self._gathered(file, rows)
-                return
             with _reading(self.what):
                 shutil.copyfileobj(file, spool, 2**20)
             yield from self._gathered(spool, rows)
@@ -156,8 +156,8 @@ class NpzFile:
 
         return open_npy(open_, member.file_size, f"{self.source}: {name}")
 
-    def values(self, name: str | None) -> Sequence[Any] | NDArray[np.int64] | None:
-        """A one-dimensional array of texts as a list, of whole numbers as int64; None where missing."""
+    def values(self, name: str | None) -> Cells | None:
+        """A one-dimensional array of texts as a list, of whole numbers as it is; None where missing."""
         if name is None or name not in self:
             return None
         array = self.array(name)
@@ -167,8 +167,7 @@ class NpzFile:
             raise InvalidInput(f"{array.what} is {array.dtype.name} {list(array.shape)}, not {wanted}")
         blocks = array.blocks(max(1, 2**20 // max(1, length)))
         if kind in "iu":
-            numbers = [block.astype(np.int64) for block in blocks]
-            return np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
+            return np.concatenate([np.zeros(0, array.dtype), *blocks])
         with _reading(array.what):
             return [
                 text.decode() if isinstance(text, bytes) else text
@@ -197,8 +196,7 @@ def read_npy(path: str, source: str, asked: Asked) -> Features:
     if asked.key is not None:
         raise UsageError(f"{source} is one matrix without a name", "leave --key out")
     refuse_names(asked, f"{source} is a matrix alone")
-    file = Path(path)
-    array = open_npy(lambda: file.open("rb"), file.stat().st_size, source)
+    array = _open_file(path, source)
     shape = require_floats(array.dtype, array.shape, source)
     matrix = Matrix(shape, array.dtype, array.blocks)
     record, _ = of_text(read_table_record(path))
@@ -227,6 +225,24 @@ def read_npz(path: str, source: str, asked: Asked) -> Features:
         raise InvalidInput(f"{source} names a class twice: {first(twice)}")
     matrix = Matrix(shape, array.dtype, array.blocks)
     return features_of(source, partial(hash_file, path), archive.record, beside, matrix)
+
+
+def _open_file(path: str, source: str) -> Npy:
+    file = Path(path)
+    return open_npy(lambda: file.open("rb"), file.stat().st_size, source)
+
+
+def npy_arrays(path: str) -> dict[str, Tensor]:
+    """What a matrix's header says of it."""
+    array = _open_file(path, path)
+    return {"array": Tensor(array.dtype.name, array.shape)}
+
+
+def npz_arrays(path: str) -> dict[str, Tensor]:
+    """What the headers of an archive's arrays say of them, nml's record apart."""
+    archive = NpzFile(path, path)
+    arrays = {name: archive.array(name) for name in archive.names if name != KEY}
+    return {name: Tensor(array.dtype.name, array.shape) for name, array in arrays.items()}
 
 
 def npz_record(path: str) -> Record | None:

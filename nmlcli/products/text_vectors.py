@@ -235,15 +235,20 @@ def _decoded(value: str, where: str) -> NDArray[np.float32]:
 def _floats(cells: list[list[str]], columns: list[str], source: str, row: int) -> NDArray[np.float64]:
     """Cells, a list a column, as a matrix [N, D]; row: the number of the first row, for messages."""
     try:
-        if not any("_" in "".join(column) for column in cells):  # Python would take 1_0 for 10
+        if not any(map(_unlike_numbers, map("".join, cells))):
             return np.array([list(map(float, column)) for column in cells]).T
     except ValueError:
         pass
     for number, values in enumerate(zip(*cells, strict=True), row):
         for name, cell in zip(columns, values, strict=True):
             try:
-                float("_" if "_" in cell else cell)
+                float("_" if _unlike_numbers(cell) else cell)
             except ValueError as error:
                 wrong = f"{source}: row {number}: {name} is {cell[:40]!r}, not a number"
                 raise InvalidInput(wrong) from error
     raise InvalidInput(f"{source} holds what is no number")
+
+
+def _unlike_numbers(text: str) -> bool:
+    """Whether Python may take for a number what other programs do not: 1_0, digits of any script."""
+    return "_" in text or not text.isascii()

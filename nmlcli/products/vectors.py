@@ -4,6 +4,7 @@ Products travel as FORMATS has them; these forms hold the same rows for numpy, p
 Light, like the menus.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nmlcli.provenance import Record
 
 if TYPE_CHECKING:
+    from nmlcli.products.container import Tensor
     from nmlcli.products.features import Features
 
 
@@ -32,8 +34,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class Form:
-    """A form of files. reader, writer, recorder: functions of products, as `module:name`. key: what the
-    vectors are called where nothing else is asked for. beside: the record lies beside the file."""
+    """A form of files. reader, writer, recorder, lister: functions of products, as `module:name`. key:
+    what the vectors are called where nothing else is asked for. beside: the record lies beside the
+    file. lister: tells the arrays by their headers; "": the form is a table, told by its columns."""
 
     help: str
     reader: str
@@ -41,6 +44,7 @@ class Form:
     key: str = ""
     recorder: str = "tables:read_table_record"
     beside: bool = True
+    lister: str = ""
 
     def read(self, path: str, source: str, asked: Asked) -> "Features":
         """Read a file; source: its name for messages."""
@@ -56,11 +60,17 @@ class Form:
         record: Record | None = loaded(self.recorder, path)(path)
         return record
 
+    def arrays(self, path: str) -> "Mapping[str, Tensor]":
+        """The arrays of a file that is no table, by their headers."""
+        arrays: Mapping[str, Tensor] = loaded(self.lister, path)(path)
+        return arrays
+
 
 VECTORS = {
-    ".npy": Form("the matrix alone", "numpy_files:read_npy", "numpy_files:write_npy"),
+    ".npy": Form("the matrix alone", "numpy_files:read_npy", "numpy_files:write_npy",
+                 lister="numpy_files:npy_arrays"),
     ".npz": Form("arrays features, labels, ids", "numpy_files:read_npz", "numpy_files:write_npz",
-                 "features", "numpy_files:npz_record", beside=False),
+                 "features", "numpy_files:npz_record", beside=False, lister="numpy_files:npz_arrays"),
     ".parquet": Form("a list column", "parquet_vectors:read_parquet", "parquet_vectors:write_parquet",
                      "embedding", beside=False),
     ".jsonl": Form("a list or base64 a line, also what an API answers", "text_vectors:read_jsonl",

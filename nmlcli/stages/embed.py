@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 
 from nmlcli.data.samples import Samples
@@ -15,7 +14,7 @@ from nmlcli.data.sources import SourceOptions, open_samples
 from nmlcli.errors import NmlError, UsageError
 from nmlcli.models.schemes import Wanted, identify_network, open_network
 from nmlcli.products.features import Features, FloatBlock
-from nmlcli.products.formats import write_features
+from nmlcli.products.formats import FORMATS, Format, write_features
 from nmlcli.progress import Advance, shifted, silent
 from nmlcli.provenance import Facts, Record, chain, identity_of
 from nmlcli.stages.outputs import check_out, is_folder, make_folder, record_of, up_to_date
@@ -74,13 +73,13 @@ def embed(
     targets, pending = _targets(sets, out), []
     for target in targets:
         check_out(target, [*model_files, *(file for samples in sets for file in samples.files)])
-    if options.compress and any(Path(str(t)).suffix.lower() not in (".h5", ".hdf5") for t in targets):
+    if options.compress and not all(map(_can_compress, targets)):
         raise UsageError("only HDF5 can be compressed", "give -o FILE.h5")
     for samples, target in zip(sets, targets, strict=True):
         inputs = [samples.identity, model_identity]
         identity = identity_of("embed", REVISION, options.facts(), inputs)
         files = [*samples.files, *model_files]
-        alike = options.reuse and _is_compressed(target) in (None, options.compress)
+        alike = options.reuse and _packed_alike(target, options.compress)
         if not (alike and up_to_date(target, identity, files)):
             pending.append((samples, target, identity))
     total, done, records = sum(len(samples) for samples, _, _ in pending), 0, []
@@ -95,15 +94,21 @@ def embed(
     return records
 
 
-def _is_compressed(target: str | None) -> bool | None:
-    """Whether the features in an HDF5 file are compressed, which no record tells; None: it is none."""
-    if not Path(str(target)).is_file():  # a pipe would wait
-        return None
-    try:
-        with h5py.File(str(target), locking=False) as file:
-            return file["features"].compression is not None
-    except (OSError, KeyError, AttributeError):
-        return None
+def _packed_alike(target: str | None, compress: bool) -> bool:
+    """Whether a file is compressed as is wanted, which no record tells; true where it is not known."""
+    format_ = _format_of(target)
+    if format_ is None or not Path(str(target)).is_file():  # a pipe would wait
+        return True
+    return format_.is_compressed(str(target)) in (None, compress)
+
+
+def _can_compress(target: str | None) -> bool:
+    format_ = _format_of(target)
+    return format_ is not None and bool(format_.compressed)
+
+
+def _format_of(target: str | None) -> Format | None:
+    return FORMATS.get(Path(str(target)).suffix.lower())
 
 
 def _extractor(model: str, options: EmbedOptions) -> "Extractor":

@@ -25,7 +25,7 @@ from nmlcli.stages.classifier import own_classifier
 from nmlcli.stages.comparison import Right, compared, is_predictions, read_predictions, right_of
 from nmlcli.stages.inputs import check_network, check_stdin, finite_blocks
 from nmlcli.stages.lines import result_line
-from nmlcli.stages.outputs import check_apart, check_no_input
+from nmlcli.stages.outputs import check_apart, check_no_input, check_results
 from nmlcli.stages.scoring import Line, Scores, Scoring, check_table, spectral
 
 log = logging.getLogger(__name__)
@@ -117,8 +117,8 @@ def _check(head: str, sources: Sequence[str], options: EvalOptions) -> None:
     inputs = [head, *(split_name(source)[1] for source in sources), options.versus, options.class_map]
     check_stdin(*inputs)
     check_apart(results=options.results, predictions=options.predictions)
-    for option, file in (("--results", options.results), ("--predictions", options.predictions)):
-        check_no_input(file, inputs, option)
+    check_results(options.results, [name for name in inputs if name not in (None, "-")])
+    check_no_input(options.predictions, inputs, "--predictions")
     if options.predictions is not None:
         check_table(options.predictions)
     elif options.scoring.probabilities:

@@ -10,7 +10,7 @@ from nmlcli.products.formats import TABLES, check_exists, open_container
 from nmlcli.products.labels import read_labels
 from nmlcli.products.tables import open_table, read_table_record
 from nmlcli.products.vectors import VECTORS
-from nmlcli.provenance import KEY, Facts, Record
+from nmlcli.provenance import Facts, Record
 
 
 def describe(source: str) -> Facts:
@@ -21,8 +21,8 @@ def describe(source: str) -> Facts:
     """
     if source != "-" and Path(source).suffix.lower() in TABLES:
         facts = _describe_table(str(check_exists(source)))
-    elif source != "-" and Path(source).suffix.lower() in (".npy", ".npz"):
-        facts = _describe_numpy(str(check_exists(source)))
+    elif source != "-" and Path(source).suffix.lower() in VECTORS:
+        facts = _describe_vectors(str(check_exists(source)))
     else:
         container = open_container(source)
         arrays = container.tensors
@@ -94,23 +94,15 @@ def _describe_table(source: str) -> dict[str, Any]:
     return {**facts, "holds": dict.fromkeys(columns, "column"), "bytes": size}
 
 
-def _describe_numpy(source: str) -> dict[str, Any]:
+def _describe_vectors(source: str) -> dict[str, Any]:
     """Arrays by their headers; where one of them is a matrix, its rows and columns."""
-    from nmlcli.products.numpy_files import NpzFile, open_npy
-
-    path = Path(source)
-    size, suffix = path.stat().st_size, path.suffix.lower()
-    if suffix == ".npy":
-        arrays = {"array": open_npy(lambda: path.open("rb"), size, source)}
-    else:
-        archive = NpzFile(source, source)
-        arrays = {name: archive.array(name) for name in archive.names if name != KEY}
-    facts = _of_record(VECTORS[suffix].record(source))
+    form = VECTORS[Path(source).suffix.lower()]
+    arrays, facts = form.arrays(source), _of_record(form.record(source))
     matrices = [array.shape for array in arrays.values() if len(array.shape) == 2]
     if facts["kind"] is None and len(matrices) == 1:
         facts |= dict(zip(("rows", "columns"), matrices[0], strict=True))
-    holds = {name: f"{array.dtype.name} {list(array.shape)}" for name, array in arrays.items()}
-    return {**facts, "holds": holds, "bytes": size}
+    holds = {name: str(array) for name, array in arrays.items()}
+    return {**facts, "holds": holds, "bytes": Path(source).stat().st_size}
 
 
 def _of_record(record: Record | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from nmlcli.data.samples import Samples
 from nmlcli.errors import NmlError, UsageError
+from nmlcli.products import results
 from nmlcli.products.formats import FORMATS, read_record
 from nmlcli.provenance import Facts, Record, chain
 
@@ -72,8 +73,15 @@ def check_apart(**outputs: str | None) -> None:
 
 
 def check_place(out: str | None, inputs: Iterable[str | Path], option: str = "-o") -> None:
-    """The same of a file whose suffix does not matter here."""
+    """check_out for a file that may have any suffix, or none."""
     check_out(out, inputs, option, None)
+
+
+def check_results(out: str | None, inputs: Iterable[str | Path]) -> None:
+    """check_place for a file that result lines are merged into: what is there must be such lines."""
+    check_place(out, inputs, "--results")
+    if out is not None and Path(out).is_file():
+        results.read(out)
 
 
 def check_no_input(out: str | None, inputs: Iterable[str | Path | None], option: str = "-o") -> None:

@@ -20,7 +20,6 @@ from nmlcli.numerics.sums import SavedSums
 from nmlcli.products.features import Features, unpack_features
 from nmlcli.products.formats import open_container
 from nmlcli.products.spectrum import SpectrumState, unpack_state
-from nmlcli.products.vectors import VECTORS
 from nmlcli.progress import Advance, shifted
 from nmlcli.provenance import Facts, Record
 from nmlcli.stages.inputs import (
@@ -119,8 +118,6 @@ def open_sources(sources: Sequence[str]) -> RowSet | StateSet:
 
 
 def _open(source: str) -> Features | SpectrumState:
-    if Path(source).suffix.lower() in VECTORS and Path(source).is_file():
-        raise InvalidInput(f"{source} is no product", "`nml convert` makes features of it")
     container = open_container(source, "features")
     if container.record is not None and container.record.kind == "spectrum":
         state = unpack_state(container)
@@ -154,11 +151,11 @@ def _join(states: list[SpectrumState], name: str) -> StateSet:
             twice = f"{state.source} holds features that are in the states before it"
             raise InvalidInput(twice, "give each part once")
         identities += added
-    sums = reduce(add, (SavedSums(each.count, each.column_sums, each.gram) for each in states))
+    sums = reduce(add, (SavedSums(s.count, s.column_sums, s.centred_gram) for s in states))
     if not others:
         tolerance = one.record.extra.get("tolerance", 0.0)
         known = (bool(one.record.options.get("center")), one.singular_values, tolerance)
-        sums = SavedSums(one.count, one.column_sums, one.gram, known)
+        sums = SavedSums(one.count, one.column_sums, one.centred_gram, known)
     zeros = sum(each.record.extra.get("zero_rows", 0) for each in states)
     records = [each.record for each in states]
     whole = joined(records, identities)

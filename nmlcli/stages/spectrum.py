@@ -24,7 +24,7 @@ from nmlcli.provenance import Facts, Record, chain, identity_of
 from nmlcli.report.spectra import SUFFIXES, Curve, draw_spectra
 from nmlcli.stages.gauges import Task, gauge, measured
 from nmlcli.stages.inputs import BLOCK, check_network, check_stdin, provenance_keys
-from nmlcli.stages.outputs import check_apart, check_out, check_place, up_to_date
+from nmlcli.stages.outputs import check_apart, check_out, check_place, check_results, up_to_date
 from nmlcli.stages.spectra_sources import RowSet, StateSet, choose_rows, open_sources, open_twin
 
 log = logging.getLogger(__name__)
@@ -138,12 +138,14 @@ def _check(sources: list[str], out: str | None, options: SpectrumOptions) -> Non
         raise UsageError(f"no preset {options.preset!r}", f"take one of {', '.join(PREPARATIONS)}")
     if out == "-":
         raise UsageError("the rows go to stdout, the state needs a file", "give -o FILE")
-    check_out(out)
+    inputs = [
+        str(name) for name in (*sources, options.head, options.against) if name not in (None, "-")
+    ]
+    check_out(out, inputs)
     check_apart(out=out, results=options.results, plot=options.plot)
     check_stdin(*sources, options.head, options.against)
-    inputs = [name for name in (*sources, options.head, options.against) if name not in (None, "-")]
-    for option, file in (("-o", out), ("--plot", options.plot), ("--results", options.results)):
-        check_place(file, map(str, inputs), option)
+    check_place(options.plot, inputs, "--plot")
+    check_results(options.results, inputs)
     joined = options.concat or (out is not None and len(sources) > 1)
     for wrong, why, remedy in (
         (options.reuse and options.results is None,
@@ -281,7 +283,7 @@ def _write_state(out: str, plan: _Plan, spectrum: Spectrum, zero_rows: int) -> N
         "spectrum", plan.lines[0][0], "spectrum", plan.facts, source.classes, sums.count,
         sums.columns, source.data, source.model, source.noise, chain(*plan.parents), extra,
     )  # fmt: skip
-    state = SpectrumState(record, spectrum.values, sums.gram(), sums.column_sums(), sums.count)
+    state = SpectrumState(record, spectrum.values, sums.centred_gram(), sums.column_sums(), sums.count)
     write_spectrum_state(out, state)
 
 

@@ -45,6 +45,7 @@ def raising(monkeypatch):
     [
         (NmlError("x.h5 is odd", "mend it"), 1, "nml fall: x.h5 is odd: mend it\n"),
         (InvalidInput("two\nlines"), 1, "nml fall: two lines\n"),
+        (InvalidInput("é\x1b[2J\x9b\x07\x7f\0ж"), 1, "nml fall: é\\x1b[2J\\x9b\\x07\\x7f\\x00ж\n"),
         (UsageError("both given", "give one"), 2, "nml fall: both given: give one\n"),
         (ThresholdMissed("accuracy 0.1 is below 0.2"), 3, "nml fall: accuracy 0.1 is below 0.2\n"),
         (KeyboardInterrupt(), 130, ""),

@@ -1,6 +1,7 @@
 """Answers for people and programs, and progress that leaves stdout alone."""
 
 import io
+import json
 import logging
 import re
 import sys
@@ -86,6 +87,33 @@ def test_people_get_cards_of_what_there_is(monkeypatch):
         [],
         ["rows", "12,000"],
     ]
+
+
+@pytest.mark.parametrize("form", ["table", "cards"])
+def test_names_from_files_do_not_steer_the_terminal(monkeypatch, capsys, form):
+    """Neither by what Rich lets through (escapes) nor by what it takes out (a bell)."""
+    name, told = "é\n\x1b[2J\x9b\a\x7f", r"é\n\x1b[2J\x9b\x07\x7f"
+    monkeypatch.setenv("COLUMNS", "200")
+    if form == "table":
+        render.table(["two\nwords", "\x1b[2J"], [["a", name]], [{}], False, True, [f"remark {name}"])
+    else:
+        render.cards([{"name": name, "held": {name: name}, "all": [name]}], False, True)
+    out = capsys.readouterr().out
+    assert out.count(told) == (2 if form == "table" else 4)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", out)
+    if form == "table":
+        assert "".join(out.splitlines()[:2]).split() == ["two", "words", r"\x1b[2J"]
+    assert rf"run {told}" in render._shown({"run": name})
+    render.cards([{"name": name}], True, False)
+    assert json.loads(capsys.readouterr().out) == {"name": name}
+
+
+def test_names_in_the_bar_are_no_markup():
+    bar = render._Bar("embed")
+    bar(1, 2, set="a[/b]")
+    bar.close()
+    text = bar.bar.columns[-1](bar.bar.tasks[0])
+    assert str(text) == "set a[/b]"
 
 
 @pytest.mark.parametrize("count", [1, 9])

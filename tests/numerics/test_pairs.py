@@ -61,3 +61,13 @@ def test_equal_rows_have_neither() -> None:
         same.cka()
     with pytest.raises(UndefinedError, match="no singular vectors"):
         gathered(np.zeros((40, 3)), Y[:40]).principal_angle(3, False)
+
+
+@pytest.mark.parametrize("mean", [1e3, 1e6, 1e8])
+def test_a_large_mean_costs_the_angles_no_digits(mean: float) -> None:
+    x, y = X + mean, Y - mean
+    for k in (1, 3, 5):
+        for center in (False, True):
+            away = [each - each.mean(axis=0) if center else each for each in (x, y)]
+            angle = gathered(x, y).principal_angle(k, center)[0]
+            assert angle == pytest.approx(slow_angle(*away, k), abs=1e-6)

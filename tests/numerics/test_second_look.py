@@ -87,12 +87,17 @@ def test_the_norm_is_that_of_the_rows_with_their_mean() -> None:
     X = np.random.default_rng(1).normal(size=(9000, 5)) + np.array([1e4, -3, 0, 7e3, 1])
     X[5000:] += 300  # than which the first rows' mean is less
     floors: list[float] = []
-    cut = numerics_sums._cut
+    of_sums = numerics_sums._of_sums
     with pytest.MonkeyPatch.context() as patch:
-        record = lambda v, t, floor: floors.append(floor) or cut(v, t, floor)  # noqa: E731
-        patch.setattr(numerics_sums, "_cut", record)
+        record = lambda *given: floors.append(given[-1]) or of_sums(*given)  # noqa: E731
+        patch.setattr(numerics_sums, "_of_sums", record)
         summed(X, 700).sums.singular_values(True)
     assert floors == [pytest.approx(CENTRING * np.linalg.norm(X), rel=1e-9)]
+
+
+def saved(X: Float64) -> SavedSums:
+    away = X - X.mean(axis=0)
+    return SavedSums(len(X), X.sum(axis=0), away.T @ away)
 
 
 @pytest.mark.parametrize("center", [False, True])
@@ -102,8 +107,8 @@ def test_saved_sums_have_as_many_values_as_the_rows_or_columns(
 ) -> None:
     X = np.random.default_rng(2).normal(size=shape) + 1
     half = len(X) // 2
-    one, two = (SavedSums(len(part), part.sum(axis=0), part.T @ part) for part in (X[:half], X[half:]))
-    for sums in (one + two, SavedSums(len(X), X.sum(axis=0), X.T @ X)):
+    one, two = (saved(part) for part in (X[:half], X[half:]))
+    for sums in (one + two, saved(X)):
         values, tolerance = sums.singular_values(center)
         wanted = np.linalg.svd(X - center * X.mean(axis=0), compute_uv=False)
         assert values.shape == wanted.shape == (min(shape),)

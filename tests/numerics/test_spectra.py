@@ -81,7 +81,7 @@ def test_the_state_is_that_of_the_rows_themselves() -> None:
     for kind in (HeldRows, GramSums):
         sums = accumulate(X, block=64, kind=kind).sums
         assert isinstance(sums, kind) and sums.count == 700
-        np.testing.assert_allclose(sums.gram(), X.T @ X, rtol=1e-12)
+        np.testing.assert_allclose(sums.centred_gram(), (X - X.mean(0)).T @ (X - X.mean(0)), rtol=1e-12)
         np.testing.assert_allclose(sums.column_sums(), X.sum(axis=0), rtol=1e-12)
 
 
@@ -156,7 +156,11 @@ def test_preparations() -> None:
     released = unit - unit.mean(axis=1, keepdims=True)
     for preset, wanted, zeros in (("raw", X, 0), ("l2", unit, 2), ("released", released, 2)):
         accumulator = accumulate(X, 9, preset)
-        np.testing.assert_allclose(accumulator.sums.gram(), wanted.T @ wanted, atol=1e-12)
+        np.testing.assert_allclose(
+            accumulator.sums.centred_gram(),
+            (wanted - wanted.mean(0)).T @ (wanted - wanted.mean(0)),
+            atol=1e-12,
+        )
         assert accumulator.zero_rows == zeros
     assert MEASURES["rank"].measure(accumulate(X, 9, "released").spectrum()) == 11
 
@@ -284,22 +288,47 @@ def test_four_thousand_columns(rows: int) -> None:
 
 
 @pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("mean", [3e3, 3e4])
+@pytest.mark.parametrize("case", ["late", "first", "halves"])
+def test_means_that_the_first_rows_do_not_show(case: str, mean: float, center: bool) -> None:
+    generator = np.random.default_rng(8)
+    X = generator.normal(size=(8000, 256))
+    X[{"late": slice(256, None), "first": slice(300), "halves": slice(0, None, 2)}[case]] += mean
+    X = X.astype(np.float32).astype(np.float64)
+    wanted = exact(X, center)
+    got = measured(X, 700, center)
+    assert MEASURES["sve"].measure(got) == pytest.approx(entropy(wanted), abs=1e-9)
+    assert MEASURES["lsvr"].measure(got) == pytest.approx(-np.log(wanted[0] / wanted.sum()), abs=1e-9)
+    parts = [accumulate(part, kind=GramSums).sums for part in (X[:3000], X[3000:])]
+    one, two = (SavedSums(s.count, s.column_sums(), s.centred_gram()) for s in parts)
+    np.testing.assert_allclose((one + two).singular_values(center)[0], wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 700, 4095])
+def test_the_last_bits_of_sums_do_not_depend_on_the_sizes_of_blocks(rows: int) -> None:
+    X = power_law(9000, 200, mean=2.0)
+    sums = [accumulate(X, block, kind=GramSums).sums for block in (4096, rows)]
+    assert (sums[0].column_sums() == sums[1].column_sums()).all()
+    assert (sums[0].centred_gram() == sums[1].centred_gram()).all()
+
+
+@pytest.mark.parametrize("center", [False, True])
 def test_saved_sums_add_up_to_those_of_the_whole(center: bool) -> None:
     X = power_law(900, 24)
     saved = []
     for part in (X[:100], X[100:600], X[600:]):
         sums = accumulate(part).sums
-        saved.append(SavedSums(sums.count, sums.column_sums(), sums.gram()))
+        saved.append(SavedSums(sums.count, sums.column_sums(), sums.centred_gram()))
     joined = saved[0] + saved[1] + saved[2]
     assert (joined.count, joined.columns) == (900, 24)
     np.testing.assert_allclose(joined.singular_values(center)[0], exact(X, center), rtol=1e-9)
     far = accumulate(X + 1e4).sums
-    kept = SavedSums(far.count, far.column_sums(), far.gram())
-    values, tolerance = kept.singular_values(True)
-    lost = exact((X + 1e4).astype(np.float32) * 1.0, True)
-    assert tolerance > 1e-5  # taking the mean off cost digits, and that is said
-    np.testing.assert_allclose(values[values > 0], lost[values > 0], rtol=1e-2)
-    known = SavedSums(900, X.sum(axis=0), X.T @ X, (False, np.ones(24), 0.5))
+    kept = SavedSums(far.count, far.column_sums(), far.centred_gram())
+    for center in (False, True):  # a large mean costs no digits
+        lasting = exact((X + 1e4).astype(np.float32).astype(np.float64), center)
+        np.testing.assert_allclose(kept.singular_values(center)[0], lasting, rtol=1e-9)
+    away = X - X.mean(axis=0)
+    known = SavedSums(900, X.sum(axis=0), away.T @ away, (False, np.ones(24), 0.5))
     assert known.singular_values(False)[1] == 0.5
     np.testing.assert_allclose(known.singular_values(True)[0], exact(X, True), rtol=1e-9)
 

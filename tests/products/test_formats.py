@@ -84,11 +84,11 @@ def test_every_format_refuses_every_tenth_truncation(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_every_format_holds_the_sums_of_a_spectrum(tmp_path, suffix):
-    path, gram = str(tmp_path / f"x{suffix}"), VALUES.T.astype(float) @ VALUES
+    path, gram = str(tmp_path / f"x{suffix}"), np.cov(VALUES.T.astype(float), ddof=0) * 20
     record = Record("spectrum", "s" * 32, "spectrum", rows=20, columns=3)
     write_spectrum_state(path, SpectrumState(record, np.ones(3), gram, VALUES.sum(axis=0), 20))
-    held = open_container(path).arrays(("gram", "count", "column_sums", "singular_values"))
-    assert (held["gram"] == gram).all() and held["gram"].dtype == held[
+    held = open_container(path).arrays(("centred_gram", "count", "column_sums", "singular_values"))
+    assert (held["centred_gram"] == gram).all() and held["centred_gram"].dtype == held[
         "column_sums"
     ].dtype == np.float64
     assert held["count"] == 20 and held["count"].shape == () and read_record(path) == record
@@ -138,7 +138,9 @@ def test_errors_of_names(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"\x89HDF\r\n\x1a\n")
     (tmp_path / "foreign.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
     assert message("y.h5") == "y.h5: no such file"
-    assert message("x.csv") == "x.csv holds a table, not features"
+    (tmp_path / "x.tsv").write_text("id\tlabel\n1\t2\n")
+    assert message("x.csv") == "x.csv is no product: `nml convert` makes features of it"
+    assert message("x.tsv") == "x.tsv holds a table, not features"
     assert message("x.csv", read_head) == "x.csv holds a table, not a head"
     assert message("x.pt") == "x.pt is no product: those end in .safetensors, .h5, .hdf5"
     assert message("x.safetensors").startswith("x.safetensors is HDF5, not safetensors")

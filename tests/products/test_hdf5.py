@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from nmlcli.errors import InvalidInput
+from nmlcli.products import hdf5
 from nmlcli.products.container import Rows
 from nmlcli.products.features import Features
-from nmlcli.products.formats import read_features, read_record, write_features
+from nmlcli.products.formats import FORMATS, read_features, read_record, write_features
 from nmlcli.products.hdf5 import Hdf5File, _interrupts_later
 from nmlcli.provenance import Record
 
@@ -186,6 +187,56 @@ def test_a_small_file_cannot_ask_for_much_memory(tmp_path):
     refused(tmp_path / "x.h5", "not wholly there")
 
 
+@pytest.mark.process
+def test_nor_can_one_of_another_program(tmp_path):
+    """Its ids are row numbers, one of each row that is said to be there; a limit stands for memory."""
+    script = """
+import resource, sys
+from nmlcli.errors import InvalidInput
+from nmlcli.products.formats import read_features
+resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+try:
+    read_features(sys.argv[1])
+except InvalidInput as error:
+    print(error)
+except MemoryError:
+    print("it took all the memory")
+"""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("features", (2**36, 2), "f4", chunks=(2**20, 2), compression="gzip")
+    command = [sys.executable, "-c", script, str(tmp_path / "x.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    wanted = f"{tmp_path}/x.h5: features is not wholly there: it was cut short when written\n"
+    assert done.stdout == wanted
+
+
+@pytest.mark.parametrize("chunk", [None, 700, 64])
+def test_large_chunks_are_not_read_at_once(tmp_path, monkeypatch, chunk):
+    """One of more than a limit is read in parts: it may be as large as the set."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        chunks = None if chunk is None else (chunk, D)
+        file.create_dataset("features", data=VALUES, chunks=chunks)
+    held, sizes, read = Hdf5File(str(tmp_path / "x.h5")), [], h5py.Dataset.__getitem__
+
+    def seen(dataset, place):
+        sizes.append(len(range(*place.indices(N))))
+        return read(dataset, place)
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", seen)
+
+    def steps(rows, large):
+        monkeypatch.setattr(hdf5, "_LARGE", large)
+        sizes.clear()
+        assert np.array_equal(np.concatenate(list(held.blocks("features", rows))), VALUES)
+        return sizes[0]
+
+    whole = 700 * D * 4  # bytes of the largest chunk
+    assert steps(100, whole) == {None: 100, 700: 700, 64: 64}[chunk]
+    assert steps(100, whole - 1) == {None: 100, 700: 100, 64: 64}[chunk]
+    assert steps(10, 64 * D * 4) == {None: 10, 700: 10, 64: 64}[chunk]
+    assert steps(10, 64 * D * 4 - 1) == 10
+
+
 def test_a_chunk_cannot_be_far_larger_than_what_is_in_it(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         features = file.create_dataset("features", (5, 3), "f4", chunks=(2**28, 3), maxshape=(None, 3),
@@ -312,6 +363,20 @@ def test_bytes_after_the_end_are_refused(path, tmp_path):
         file["features"] = VALUES
     (tmp_path / "y.h5").write_bytes((tmp_path / "y.h5").read_bytes() + b"xyz")
     assert (read_features(str(tmp_path / "y.h5")).matrix() == VALUES).all()
+
+
+def test_whether_a_file_is_compressed(path, tmp_path):
+    write_features(str(tmp_path / "y.hdf5"), replace(make(), compress=True))
+    assert FORMATS[".h5"].is_compressed(str(path)) is False
+    assert FORMATS[".hdf5"].is_compressed(str(tmp_path / "y.hdf5")) is True
+    assert FORMATS[".safetensors"].is_compressed("none") is False
+    with h5py.File(tmp_path / "z.h5", "w") as file:  # of whatever name, beside what is no dataset
+        file.create_group("a")
+        file.create_dataset("b", data=VALUES, compression="lzf")
+    assert FORMATS[".h5"].is_compressed(str(tmp_path / "z.h5")) is True
+    for size in (0, 100):
+        path.write_bytes(path.read_bytes()[:size] if size else b"x")
+        assert FORMATS[".h5"].is_compressed(str(path)) is None
 
 
 def test_compressed_features(path, tmp_path):

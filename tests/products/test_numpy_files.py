@@ -219,6 +219,12 @@ def test_a_large_compressed_archive_takes_little_memory(tmp_path, by_columns):
     assert total == sum(range(100_000)) and peak < 8e6
 
 
+def test_a_matrix_by_columns_is_read_where_it_lies(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", np.asfortranarray(VALUES))
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda: pytest.fail("a copy was made"))
+    assert (matrix(read(tmp_path / "x.npy")) == VALUES).all()
+
+
 def test_an_archive_of_nothing_but_rows_is_refused(tmp_path):
     np.savez_compressed(tmp_path / "x.npz", features=np.zeros((1_100_000, 1), np.float16))
     refused(tmp_path / "x.npz", "has 1,100,000 rows in")

@@ -87,6 +87,17 @@ def test_what_is_no_column_of_vectors_is_refused(tmp_path):
     refused(path, "cannot be read as Parquet")
 
 
+def test_rows_that_are_said_to_be_there_and_are_not(tmp_path):
+    """By the number of all rows; that of a row group is pyarrow's to check."""
+    path = written(tmp_path / "x.parquet", [[1.0, 2]] * 100)
+    data = path.read_bytes()
+    told, place = b"\x16\xc8\x01", data.rfind(b"PAR1")  # a number of 64 bits, 2 × 100 as a varint
+    start = data.index(told, place - int.from_bytes(data[-8:-4], "little") - 4)
+    path.write_bytes(data[:start] + b"\x16\xca\x01" + data[start + 3 :])
+    assert read(path).rows == 101
+    refused(path, "is damaged: 100 of 101 rows are there")
+
+
 def test_rows_of_another_width_deep_in_a_file_are_named(tmp_path):
     path = written(tmp_path / "x.parquet", [[1.0, 2]] * 20_000 + [[1.0]])
     refused(path, "row 20001 has 1 numbers, others 2")

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from nmlcli.errors import InvalidInput
-from nmlcli.products.formats import FORMATS, read_spectrum_state, write_spectrum_state
-from nmlcli.products.spectrum import SpectrumState
+from nmlcli.products.formats import FORMATS, open_container, write_spectrum_state
+from nmlcli.products.spectrum import SpectrumState, unpack_state
 from nmlcli.provenance import Record
 
 X = np.random.default_rng(0).normal(size=(20, 3))
 STATE = SpectrumState(
     Record("spectrum", "s" * 32, "spectrum", {"preset": "raw"}, rows=20, columns=3),
-    np.linalg.svd(X, compute_uv=False), X.T @ X, X.sum(axis=0), 20,
+    np.linalg.svd(X, compute_uv=False), (X - X.mean(0)).T @ (X - X.mean(0)), X.sum(axis=0), 20,
 )  # fmt: skip
 
 
@@ -22,9 +22,9 @@ STATE = SpectrumState(
 def test_every_format_gives_back_what_it_got(tmp_path: Path, suffix: str) -> None:
     path = str(tmp_path / f"s{suffix}")
     write_spectrum_state(path, STATE)
-    state = read_spectrum_state(path)
+    state = unpack_state(open_container(path))
     assert (state.record, state.count, state.source) == (STATE.record, 20, path)
-    for name in ("singular_values", "gram", "column_sums"):
+    for name in ("singular_values", "centred_gram", "column_sums"):
         assert (getattr(state, name) == getattr(STATE, name)).all()
 
 
@@ -32,11 +32,11 @@ def test_every_format_gives_back_what_it_got(tmp_path: Path, suffix: str) -> Non
     "change,message",
     [
         ({"count": 21}, "its record says 20 × 3, its sums are of 21 × 3"),
-        ({"gram": np.ones((3, 4))}, r"gram is float64 \[3, 4\]"),
+        ({"centred_gram": np.ones((3, 4))}, r"centred_gram is float64 \[3, 4\]"),
         ({"column_sums": np.ones(4)}, "column_sums is"),
         ({"singular_values": np.ones(2)}, "it has 2 singular values"),
-        ({"gram": np.full((3, 3), np.nan)}, "gram holds values that are not finite"),
-        ({"gram": np.arange(9.0).reshape(3, 3)}, "is not symmetric"),
+        ({"centred_gram": np.full((3, 3), np.nan)}, "centred_gram holds values that are not finite"),
+        ({"centred_gram": np.arange(9.0).reshape(3, 3)}, "is not symmetric"),
         ({"record": replace(STATE.record, kind="head")}, "holds a head, not a spectrum"),
     ],
 )
@@ -44,4 +44,4 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict, message: str
     path = str(tmp_path / "s.safetensors")
     write_spectrum_state(path, replace(STATE, **change))
     with pytest.raises(InvalidInput, match=message):
-        read_spectrum_state(path)
+        unpack_state(open_container(path))

@@ -218,6 +218,8 @@ def test_text_that_is_damaged_is_named(tmp_path, monkeypatch):
         ("id,f0\na,1\nb\n", "line 3 has 1 cells, the header 2"),
         ("id,f0\na,1\n\nb,x\n", "row 2: f0 is 'x', not a number"),
         ("id,f0\na,1_0\n", "row 1: f0 is '1_0', not a number"),
+        ("id,f0\na,1\nb,\xef\xbc\x91\n", "row 2: f0 is '１', not a number"),
+        ("id,f0\na,\xd9\xa1\n", "row 1: f0 is '١', not a number"),
         ("id,f0\na,\n", "row 1: f0 is '', not a number"),
         ("id,f0\na,1\na,2\n", "ids repeat: a"),
         ("id,f0\n,1\n", "row 1 has no id"),

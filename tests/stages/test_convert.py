@@ -159,6 +159,45 @@ def test_matrices_in_foreign_hdf5_and_safetensors(tmp_path, dtype, caplog):
         converted(tmp_path / "x.h5", tmp_path / "y.h5", key="labels")
 
 
+@pytest.mark.parametrize("shape", [(0, 8), (3, 0)])
+@pytest.mark.parametrize("suffix", [".h5", ".npy", ".npz", ".safetensors"])
+def test_what_holds_no_rows_or_columns_says_so(tmp_path, capsys, suffix, shape):
+    source, empty = tmp_path / f"x{suffix}", np.zeros(shape, np.float32)
+    if suffix == ".safetensors":
+        save_file({"features": empty}, source)
+    elif suffix == ".h5":
+        with h5py.File(source, "w") as file:
+            file["features"] = empty
+    else:
+        np.save(source, empty) if suffix == ".npy" else np.savez(source, features=empty)
+    assert run(["convert", str(source), str(tmp_path / "y.h5")]) == 1
+    message = f"{source} holds no features: it is {shape[0]} × {shape[1]}"
+    assert capsys.readouterr().err == f"nml convert: {message}\n"
+    if suffix in FORMATS:
+        assert run(["spectrum", str(source)]) == 1
+        assert capsys.readouterr().err == f"nml spectrum: {message}\n"
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".safetensors"])
+def test_numbers_beyond_int64_are_named_as_they_are(tmp_path, suffix):
+    source, high = tmp_path / f"x{suffix}", np.arange(6, dtype=np.uint64)
+    high[2] = 2**64 - 1
+    arrays = {"features": VALUES, "keys": high, "labels": np.arange(6) % 2}
+    if suffix == ".safetensors":
+        save_file(arrays, source)
+    elif suffix == ".npz":
+        np.savez(source, **arrays)
+    else:
+        with h5py.File(source, "w") as file:
+            for name, array in arrays.items():
+                file[name] = array
+    words = "row 2 has the label 18446744073709551615, outside of 1,000,006 classes"
+    with pytest.raises(InvalidInput, match=words):
+        converted(source, tmp_path / "y.h5", label_column="keys")
+    found = converted(source, tmp_path / "y.h5", id_column="keys")
+    assert found.ids[2] == "18446744073709551615"
+
+
 @pytest.mark.parametrize("suffix", [".h5", ".npz", ".safetensors"])
 def test_columns_of_foreign_arrays(make_features, tmp_path, suffix):
     source, out = tmp_path / f"x{suffix}", tmp_path / "y.h5"

@@ -330,3 +330,13 @@ def test_eval_does_without_torch(make_features: Any, make_head: Any) -> None:
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
     assert json.loads(made.stdout)["kind"] == "result"
+
+
+def test_results_that_are_none_are_refused_before_any_work(
+    make_head: Any, make_features: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nmlcli.stages.eval.Scores", None)  # nothing is scored
+    (tmp_path / "r.jsonl").write_text("accuracy,0.5\n")
+    with pytest.raises(InvalidInput, match=r"r\.jsonl: line 1 is not a JSON object"):
+        evaluate(make_head(), [make_features()], EvalOptions(results=str(tmp_path / "r.jsonl")))
+    assert (tmp_path / "r.jsonl").read_text() == "accuracy,0.5\n"

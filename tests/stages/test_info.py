@@ -201,6 +201,18 @@ def test_the_command_gives_tables_to_people(capsys, make_features, head, monkeyp
     assert "no difference" in capsys.readouterr().out
 
 
+def test_names_of_arrays_do_not_steer_the_terminal(capsys, tmp_path):
+    path, name = str(tmp_path / "x.safetensors"), "a\nb\x1b[2J"
+    save_file({name: np.zeros((5, 3), np.float32)}, path)
+    assert main.run(["info", "--table", path]) == 0
+    assert r"a\nb\x1b[2J float32 [5, 3]" in capsys.readouterr().out
+    assert main.run(["info", path]) == 0
+    out = capsys.readouterr().out
+    assert r"a\nb\u001b[2J" in out and json.loads(out)["holds"] == {name: "float32 [5, 3]"}
+    assert main.run(["convert", path, str(tmp_path / "y.h5")]) == 1
+    assert r"it holds a b\x1b[2J float32 [5, 3]" in capsys.readouterr().err
+
+
 def test_the_command_tells_what_is_whole_and_stops_at_what_is_not(capsys, tmp_path, make_features):
     whole = make_features("train.safetensors")
     cut = tmp_path / "cut.safetensors"

@@ -5,11 +5,11 @@ import os
 import numpy as np
 import pytest
 
-from nmlcli.errors import NmlError, UsageError
+from nmlcli.errors import InvalidInput, NmlError, UsageError
 from nmlcli.products.features import Features
 from nmlcli.products.formats import write_features
 from nmlcli.provenance import Record
-from nmlcli.stages.outputs import check_apart, check_out, check_place, up_to_date
+from nmlcli.stages.outputs import check_apart, check_out, check_place, check_results, up_to_date
 
 
 @pytest.fixture
@@ -89,6 +89,19 @@ def test_places_of_products(tmp_path):
         check_place(f"{tmp_path}/in.csv", [f"{tmp_path}/in.csv"], "--log")
     with pytest.raises(NmlError, match=r"folder .*none does not exist"):
         check_place(f"{tmp_path}/none/x.txt", [])
+
+
+def test_results_are_merged_into_result_lines_alone(tmp_path):
+    mine = tmp_path / "r.jsonl"
+    for out in (None, "-", str(mine), "/dev/null"):
+        check_results(out, [])
+    mine.write_text('{"kind": "result"}\n\n')
+    check_results(str(mine), [])
+    with pytest.raises(UsageError, match=r"--results .*r\.jsonl would overwrite an input"):
+        check_results(str(mine), [mine])
+    mine.write_text("{}\n[]\n")
+    with pytest.raises(InvalidInput, match=r"r\.jsonl: line 2 is not a JSON object"):
+        check_results(str(mine), [])
 
 
 def test_two_outputs_are_two_files(tmp_path):

@@ -99,7 +99,7 @@ def test_the_state_holds_the_sums(make_features, tmp_path, suffix: str) -> None:
     state = (
         load_file(out) if suffix == ".safetensors" else {k: v[()] for k, v in h5py.File(out).items()}
     )
-    np.testing.assert_allclose(state["gram"], X.T @ X, rtol=1e-12)
+    np.testing.assert_allclose(state["centred_gram"], (X - X.mean(0)).T @ (X - X.mean(0)), rtol=1e-12)
     np.testing.assert_allclose(state["column_sums"], X.sum(axis=0), rtol=1e-10)
     np.testing.assert_allclose(state["singular_values"], np.linalg.svd(X, compute_uv=False), rtol=1e-10)
     assert state["count"] == 90

@@ -24,13 +24,14 @@ from nmlcli.numerics.measures import MEASURES
 from nmlcli.products import results
 from nmlcli.products.features import Features
 from nmlcli.products.formats import (
+    open_container,
     read_features,
     read_record,
-    read_spectrum_state,
     write_features,
     write_head,
 )
 from nmlcli.products.head import Head
+from nmlcli.products.spectrum import unpack_state
 from nmlcli.provenance import Record
 from nmlcli.stages import gauges
 from nmlcli.stages.spectra_sources import work_behind
@@ -391,7 +392,7 @@ def test_the_command_takes_every_option(make_features, tmp_path, capsys) -> None
     state = str(tmp_path / "s.h5")
     assert run(["spectrum", *parts_of(make_features), "-o", state]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
-    assert read_spectrum_state(state).count == 135
+    assert unpack_state(open_container(state)).count == 135
 
 
 def test_work_is_done_behind_the_reading_and_errors_of_both_end_it() -> None:
@@ -533,6 +534,16 @@ def test_places_are_looked_at_before_any_work(make_features, tmp_path):
     for options in ({"plot": "/none/x.png"}, {"results": "/none/x.jsonl"}):
         with pytest.raises(NmlError, match="folder /none does not exist"):
             lines([make_features()], **options)
+
+
+def test_what_is_no_file_of_results_is_refused_before_any_work(make_features, tmp_path):
+    state = str(tmp_path / "s.safetensors")
+    lines([make_features()], state)
+    before = Path(state).read_bytes()
+    rows = measure([make_features()], None, SpectrumOptions(results=state))
+    with pytest.raises(InvalidInput, match=r"s\.safetensors: line 1 is not a JSON object"):
+        next(rows)
+    assert Path(state).read_bytes() == before
 
 
 @pytest.mark.parametrize("preset", ["raw", "l2"])
