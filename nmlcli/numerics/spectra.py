@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmlcli.numerics.measures import PREPARATIONS, Preparation
-from nmlcli.numerics.sums import ROWS, Float64, GramSums, HeldRows, SavedSums, is_clear
+from nmlcli.numerics.sums import ROWS, Float64, GramSums, HeldRows, SavedSums, count_clear
 
 Block = NDArray[np.float32] | NDArray[np.float16] | Float64
 
@@ -158,7 +158,7 @@ class Spectrum:
             return True
         # Some measures are always of the centred ones.
         known = (values[: len(values) - self.lost] for values in (self.values, self.centred))
-        return all(is_clear(values, self.sums.scale) for values in known)
+        return all(count_clear(values, self.sums.scale) == len(values) for values in known)
 
     @property
     def resolved(self) -> bool:
