@@ -2,15 +2,19 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from dataclasses import fields
+from typing import Annotated, Any
 
 from nmlcli.cli import options, render
 from nmlcli.cli.options import choice, option
+from nmlcli.errors import UsageError, meant
 from nmlcli.tuning.criteria import LOSSES
 from nmlcli.tuning.grids import parse_grid
 from nmlcli.tuning.methods import METHODS, SOLVERS, option_name
-from nmlcli.tuning.presets import PRESETS
+from nmlcli.tuning.presets import PRESETS, Settings
 
+# The settings that are options of the same name; the two others are parsed with --solver and --l2.
+_SETTINGS = [field.name for field in fields(Settings) if field.name not in ("solver", "l2")]
 _KNOBS = "Settings, by default the preset's"
 _ROWS = "Rows to train on and to choose by"
 _GRID = (
@@ -34,7 +38,23 @@ def _knob(declared: str, help: str) -> Any:
         shown = _shown(next(iter(alike)))
     name = option_name(field)
     names = f"{name} {metavar}" if metavar else f"{name}/--no-{name[2:]}"
-    return option(names, f"{help} ({shown})." if shown else f"{help}.", _KNOBS, show_default=False)
+    text, more = f"{help} ({shown})." if shown else f"{help}.", {"show_default": False}
+    words = metavar.split("|")
+    return option(names, text, _KNOBS, **more, **(_one_of(name, words) if len(words) > 1 else {}))
+
+
+def _one_of(name: str, words: Sequence[str]) -> dict[str, Any]:
+    """What an option has whose value is one of some words: `choice` without a help text for each."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in words:
+            raise UsageError(f"{name}: no {value!r}", meant(value, words))
+        return value
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return {"callback": check, "autocompletion": complete}
 
 
 def _shown(value: object) -> str:
@@ -87,7 +107,7 @@ def tune(
         _knob("lr X", "Learning rate of AdamW, falling to 0; of lp: see --preset"),
     ] = None,
     schedule: Annotated[
-        Literal["cosine", "linear"] | None,
+        str | None,
         _knob("schedule cosine|linear", "How it falls, step by step"),
     ] = None,
     weight_decay: Annotated[
@@ -98,7 +118,7 @@ def tune(
         int | None, _knob("hidden N", "Width between them, else 4 times the features'")
     ] = None,
     activation: Annotated[
-        Literal["relu", "none"] | None, _knob("activation relu|none", "After all of them but the last")
+        str | None, _knob("activation relu|none", "After all of them but the last")
     ] = None,
     batch_norm: Annotated[bool | None, _knob("batch_norm", "Batch norm before the activation")] = None,
     residual: Annotated[bool | None, _knob("residual", "Add the features to a scaled output")] = None,
@@ -108,7 +128,7 @@ def tune(
     svd: Annotated[float | None, _knob("svd X", "Weight of the dominant singular value term")] = None,
     top: Annotated[int | None, _knob("top N", "Largest singular values in that term")] = None,
     reduction: Annotated[
-        Literal["row", "element"] | None,
+        str | None,
         _knob("reduction row|element", "Consistency by the row, or as a mean over its elements"),
     ] = None,
     smoothing: Annotated[
@@ -126,23 +146,18 @@ def tune(
     DIR/METHOD-sSEED.safetensors; of several methods or a grid for one head the best on validation is
     kept, by its mean over the seeds. A last batch of a single row is left out.
     """
+    given = locals()
     sources = options.inputs(features, "FEATURES")
     render.refuse_terminal(out)
     from nmlcli.stages.tune import tune as tune_heads
     from nmlcli.stages.tune_options import TuneOptions
 
-    given = {
-        "epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay,
-        "schedule": schedule, "layers": layers, "hidden": hidden, "activation": activation,
-        "batch_norm": batch_norm, "residual": residual, "lambda_": lambda_, "mse": mse, "cov": cov,
-        "svd": svd, "top": top, "reduction": reduction, "smoothing": smoothing, "gce_q": gce_q,
-        "elr_beta": elr_beta, "elr_lambda": elr_lambda, "loss": None if loss == "ce" else loss,
-    }  # fmt: skip
+    knobs = {field: given[field] for field in _SETTINGS} | {"loss": None if loss == "ce" else loss}
     asked = TuneOptions(
         methods=tuple(options.split(method)), preset=preset, grid=parse_grid(grid or []), solver=solver,
         l2=l2, seed=seed, seeds=seeds, labels=labels, scale=scale, fraction=fraction, validation=val,
         val_fraction=val_fraction, refit=refit, views=views, log=log_file, reuse=reuse,
-        knobs={name: value for name, value in given.items() if value is not None},
+        knobs={name: value for name, value in knobs.items() if value is not None},
     )  # fmt: skip
     tables: list[str] = []
     with render.progress("tune", quiet) as advance:

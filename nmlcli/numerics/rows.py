@@ -19,6 +19,10 @@ SAMPLE = 4  # rows for each column that a covariance is measured on
 FAR = 10.0  # mean² / variance above which float32 products need the mean taken off the rows first
 
 
+class Overflow(ValueError):  # noqa: N818
+    """Features that are so large that float32 does not hold the sums of their squares."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """Labelled rows that can be read again and again.
@@ -116,8 +120,8 @@ def covariance_work(rows: Rows) -> float:
 def survey(blocks: Blocks, whole: bool) -> Facts:
     """Check all rows, and measure them; the covariance if whole, else the variances.
 
-    Raises ValueError for numbers that are not finite (or whose squares are not, in float32) and for
-    labels outside the classes.
+    Raises ValueError for numbers that are not finite, Overflow where their squares are not, and
+    ValueError for labels outside the classes.
     """
     rows = blocks.rows
     stride, taken, sampled = max(1, rows.count // (SAMPLE * rows.columns)), 0, 0
@@ -132,9 +136,9 @@ def survey(blocks: Blocks, whole: bool) -> Facts:
             block = features - near
             power = np.einsum("nd,nd->d", block, block)
             if not np.isfinite(power).all():
-                raise ValueError(
-                    f"rows {taken} to {taken + len(block) - 1} hold numbers that are not finite"
-                )
+                wrong = f"rows {taken} to {taken + len(block) - 1} hold numbers that are not finite"
+                finite = np.isfinite(features).all()
+                raise Overflow(f"{wrong} when they are squared") if finite else ValueError(wrong)
             sums += block.sum(axis=0)
             squares += power
             if products is not None:

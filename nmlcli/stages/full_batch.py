@@ -10,7 +10,7 @@ import numpy as np
 
 from nmlcli.errors import InvalidInput
 from nmlcli.numerics.logistic import Fitted, path
-from nmlcli.numerics.rows import Blocks, Rows
+from nmlcli.numerics.rows import Blocks, Overflow, Rows
 from nmlcli.products.results import to_json
 from nmlcli.progress import Advance
 from nmlcli.stages.selection import Candidate, Outcome, Tried
@@ -82,11 +82,14 @@ class FullBatch:
         return _outcome(fitted, means)
 
     def _fitted(self, numbers: Sequence[int], l2s: Sequence[float]) -> Iterator[Fitted]:
-        for fitted in path(self._rows(numbers), l2s):
-            if fitted.reason == "iterations":
-                words = "l2 %.3g: stopped short of the minimum after %d iterations, at gradient %.2g"
-                log.warning(words, fitted.l2, fitted.iterations, fitted.gradient)
-            yield fitted
+        try:
+            for fitted in path(self._rows(numbers), l2s):
+                if fitted.reason == "iterations":
+                    words = "l2 %.3g: stopped short after %d iterations, at gradient %.2g"
+                    log.warning(words, fitted.l2, fitted.iterations, fitted.gradient)
+                yield fitted
+        except Overflow as error:
+            raise InvalidInput("the features are too large for float32", "give --scale rms") from error
 
     def _rows(self, numbers: Sequence[int]) -> Rows:
         """The rows of some portions, one portion after another."""

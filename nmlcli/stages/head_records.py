@@ -14,7 +14,7 @@ from nmlcli.stages.selection import Candidate, Ranking
 from nmlcli.stages.splits import Numbers, Portion
 from nmlcli.tuning.grids import Grid, shown_name
 
-REVISION = 2
+REVISION = 3
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,21 @@ class Portion:
         """Labels int64 [N]."""
         return self.whole.labels if self.rows is None else self.whole.labels[self.rows]
 
+    @property
+    def numbers(self) -> Numbers:
+        """The numbers of the rows int64 [N], written out."""
+        return np.arange(len(self), dtype=np.int64) if self.rows is None else self.rows
+
+    @property
+    def ids(self) -> Iterator[str]:
+        """The ids of the rows, in order."""
+        names = (name for part in self.whole.parts for name in part.ids)
+        if self.rows is None:
+            return names
+        wanted = np.zeros(len(self.whole.labels), dtype=np.bool_)
+        wanted[self.rows] = True
+        return compress(names, wanted)
+
     def __len__(self) -> int:
         return len(self.whole.labels) if self.rows is None else len(self.rows)
 
@@ -53,17 +69,18 @@ class Portion:
         return int(low), int(high)
 
 
-def fraction_of(whole: LabelledSet, fraction: float, seed: int) -> Portion:
-    """A class-balanced share of a set's rows, at least one of each class that has any.
+def fraction_of(portion: Portion, fraction: float, seed: int) -> Portion:
+    """A class-balanced share of the rows, at least one of each class that has any.
 
     Shares of one seed are nested. Raises UsageError for a share that is none.
     """
     share = _share(fraction, "--fraction", whole_too=True)
     if share == 1:
-        return Portion(whole)
-    order = _ranked(whole.labels, _keys(whole, seed, "fraction"))
-    least = len(np.unique(whole.labels))
-    return Portion(whole, np.sort(order[: max(least, half_up(share * len(order)))]))
+        return portion
+    labels, rows = portion.labels, portion.numbers
+    order = _ranked(labels, _keys(portion.whole, seed, "fraction")[rows])
+    kept = order[: max(len(np.unique(labels)), half_up(share * len(order)))]
+    return Portion(portion.whole, np.sort(rows[kept]))
 
 
 def split_off(portion: Portion, fraction: float, seed: int) -> tuple[Portion, Portion]:
@@ -73,8 +90,7 @@ def split_off(portion: Portion, fraction: float, seed: int) -> tuple[Portion, Po
     names those that have not. Raises UsageError for a share that is none.
     """
     share = _share(fraction, "--val-fraction", whole_too=False)
-    labels, whole = portion.labels, portion.whole
-    rows = np.arange(len(labels)) if portion.rows is None else portion.rows
+    labels, whole, rows = portion.labels, portion.whole, portion.numbers
     order = _ranked(labels, _keys(whole, seed, "validation")[rows], keep_one=True)
     counts = np.bincount(labels, minlength=len(whole.classes))
     lone = [whole.classes[number] for number in np.flatnonzero(counts == 1)]
@@ -84,6 +100,19 @@ def split_off(portion: Portion, fraction: float, seed: int) -> tuple[Portion, Po
         log.warning("classes with one row have none to validate on: %s", first(lone))
     held = np.sort(order[: max(int((counts > 1).sum()), half_up(share * len(labels)))])
     return Portion(whole, np.delete(rows, held)), Portion(whole, rows[held])
+
+
+def check_shared(training: Portion, validation: Portion, *, refit: bool) -> None:
+    """Warn of ids that are trained and validated on. Raises InvalidInput for them where refit."""
+    known = {*validation.ids}
+    shared = [name for name in training.ids if name in known]
+    if not shared:
+        return
+    source = validation.whole.parts[0].source
+    wrong = f"{source} holds ids that are trained on: {first(shared)}"
+    if refit:
+        raise InvalidInput(wrong, "leave --refit out, or give --val-fraction in place of --val")
+    log.warning("%s; what it says of their rows says little of others", wrong)
 
 
 def _ranked(labels: Numbers, keys: keyed.Keys, *, keep_one: bool = False) -> Numbers:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from nmlcli.errors import InvalidInput, UsageError, first
 from nmlcli.numerics.logistic import usual_l2s
 from nmlcli.products.formats import read_features, read_record, write_head
@@ -20,6 +22,7 @@ from nmlcli.stages.outputs import (
     check_apart,
     check_no_input,
     check_out,
+    check_place,
     is_folder,
     make_folder,
     up_to_date,
@@ -34,7 +37,7 @@ from nmlcli.stages.selection import (
     best_of,
     candidates_of,
 )
-from nmlcli.stages.splits import Portion, fraction_of, split_off
+from nmlcli.stages.splits import Portion, check_shared, fraction_of, split_off
 from nmlcli.stages.tune_options import TuneOptions, checked
 from nmlcli.tuning.criteria import LOSSES
 from nmlcli.tuning.methods import METHODS
@@ -42,6 +45,7 @@ from nmlcli.tuning.presets import PRESETS
 
 log = logging.getLogger(__name__)
 
+_TINY, _HUGE = (float(bound) for bound in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
 _SMALL = 0.01  # of mean ‖f‖² / D: below it the covariance term, which grows as its square, is lost
 
 
@@ -81,19 +85,22 @@ def tune(
     gets the candidates of a choice, best first. Raises UsageError for options that do not go together,
     InvalidInput for features that cannot be used.
     """
-    check_stdin(*sources, options.labels, options.validation)
-    check_apart(out=out, log=options.log)
-    for option, file in (("-o", out), ("--log", options.log)):
-        check_no_input(file, (*sources, *options.inputs), option)
     options = checked(options)
+    files = [*sources, *options.inputs]
+    check_stdin(*files)
+    check_apart(out=out, log=options.log)
+    check_no_input(out, files)
     scale = _parsed_scale(options.scale)
     folder = _folder(out, options)
+    check_place(options.log, files, "--log")  # which may go to the folder too
     whole = open_labelled(sources, options.labels)
     origin = _origin(whole, options)
     groups = _groups(out, folder, origin, options)
+    for target in (target for group in groups for target in group.targets):
+        check_no_input(target.out, files)
+        check_apart(out=target.out, log=options.log)
     todo = groups
     if options.reuse:
-        files = [*sources, *options.inputs]
         todo = [group for old in groups if (group := _unfinished(old, files)) is not None]
     made: dict[str, Record] = {}
     if todo:
@@ -124,25 +131,37 @@ def _views(whole: LabelledSet, options: TuneOptions) -> bool:
         raise UsageError(f"--views does not apply to {first(options.methods)}", "leave it out")
     if not (wanted and any(layers)):
         return False
-    counts = {part.num_views for part in whole.parts}
-    if len(counts) > 1 or min(counts) < 2:
+    if lack := _lack_of_views(whole):
         if options.views:
-            raise InvalidInput(f"{whole.parts[0].source} holds no two views", "embed it with --views 2")
-        log.info("preset %s: the features hold one view a sample, so one is used", options.preset)
+            raise InvalidInput(lack, "give --no-views, or features with two views of each sample")
+        log.info("preset %s: %s, so one view of each is used", options.preset, lack)
         return False
     if by_row := [loss for loss in options.losses if LOSSES[loss].by_row]:
         raise UsageError(f"--loss {by_row[0]} follows one view of a row", "give --no-views")
     return True
 
 
+def _lack_of_views(whole: LabelledSet) -> str:
+    """Why there are no two views of each sample to train on; nothing where there are."""
+    one = whole.parts[0]
+    if lacking := [part.source for part in whole.parts if part.num_views < 2]:
+        return f"{first(lacking)} holds no two views of each sample"
+    for part in whole.parts:
+        if part.num_views != one.num_views:
+            return f"{part.source} holds {part.num_views} views a sample, {one.source} {one.num_views}"
+    return ""
+
+
 def _origin(whole: LabelledSet, options: TuneOptions) -> Origin:
     """The rows to train and to validate on, and what the heads' records say of them."""
     views = _views(whole, options)
-    training, validation = fraction_of(whole, options.fraction, options.seed), None
+    training, validation = Portion(whole), None
     asked: dict[str, Any] = {"preset": options.preset, "scale": options.scale}
     if options.val_fraction is not None:
+        # Before a share is taken, so that all shares are validated on the same rows.
         training, validation = split_off(training, options.val_fraction, options.seed)
         asked["val_fraction"] = options.val_fraction
+    training = fraction_of(training, options.fraction, options.seed)
     if options.fraction < 1:
         asked["fraction"] = options.fraction
     if training.rows is not None:
@@ -151,6 +170,7 @@ def _origin(whole: LabelledSet, options: TuneOptions) -> Origin:
     asked |= {"views": 2} if views else {}
     if options.validation is not None:
         validation = _open_validation(options.validation, whole, views and options.refit)
+        check_shared(training, validation, refit=options.refit)
     corrected = any(LOSSES[loss].transition for loss in options.losses)
     clean, matrix = None, None
     if corrected or training.rows is not None:
@@ -166,7 +186,7 @@ def _open_validation(source: str, training: LabelledSet, views: bool) -> Portion
     numbers = labels_of(part, training.classes)
     if views and part.num_views != one.num_views:
         wrong = f"{source} holds {part.num_views} views a sample, {one.source} {one.num_views}"
-        raise InvalidInput(wrong, "embed both alike, or leave --refit out")
+        raise InvalidInput(wrong, "leave --refit out, or give --no-views")
     return Portion(LabelledSet((part,), numbers, training.classes, part.record.noise, None))
 
 
@@ -260,6 +280,8 @@ def _tune(
                 head = Head(record, outcome.layers, outcome.residual, factor, target.out or "stdout")
                 write_head(target.out, head)
                 log.info("%s", _summary(target, outcome, record))
+                if options.l2 == "auto":
+                    _tell_of_end(record, group)
     return made
 
 
@@ -273,6 +295,15 @@ def _along_path(group: _Group, mean_square: float) -> _Group:
         for l2 in usual_l2s(mean_square)
     ]
     return replace(group, candidates=tuple(found))
+
+
+def _tell_of_end(record: Record, group: _Group) -> None:
+    """Remark that the value that was chosen is the first or the last of the path."""
+    chosen, l2s = record.extra["options"]["l2"], [each.settings.l2 for each in group.candidates]
+    for end, words in ((max(l2s), ("strongest", "larger")), (min(l2s), ("weakest", "smaller"))):
+        if chosen == end:
+            told = "--l2 auto: the best, %.3g, is the %s of the path: try %s ones by --grid l2=A,B"
+            log.info(told, chosen, *words)
 
 
 def _steps(group: _Group, trainer: Trainer, refit: bool) -> int:
@@ -333,6 +364,8 @@ def _parsed_scale(scale: str) -> str | float:
         factor = math.nan
     if not (math.isfinite(factor) and factor > 0):
         raise UsageError(f"--scale is {scale}", "give none, rms or a factor above 0")
+    if not _TINY <= factor <= _HUGE:
+        raise UsageError(f"--scale is {scale}, which float32 does not hold", "give --scale rms")
     return factor
 
 

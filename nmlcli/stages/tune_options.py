@@ -8,8 +8,10 @@ from typing import Any
 from nmlcli.errors import UsageError, first
 from nmlcli.tuning.criteria import LOSSES
 from nmlcli.tuning.grids import Grid, points
-from nmlcli.tuning.methods import SOLVERS, check_knobs, option_name
+from nmlcli.tuning.methods import METHODS, SOLVERS, check_knobs, option_name
 from nmlcli.tuning.presets import PRESETS
+
+_SEEDS = 2**63  # how many there are, from 0 on
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,11 @@ def checked(options: TuneOptions) -> TuneOptions:
 
     Raises UsageError for what does not go together or has no effect.
     """
+    if not options.methods:
+        raise UsageError("--method names no method", f"give some of {', '.join(METHODS)}")
+    if options.seed + options.seeds > _SEEDS:
+        raise UsageError(f"--seeds {options.seeds} goes beyond the last seed, 2^63 - 1", "give fewer")
+    _check_files(options)
     options = _with_l2(replace(options, methods=tuple(dict.fromkeys(options.methods))))
     if twice := [knob for knob in options.grid if knob in options.knobs]:
         raise UsageError(f"{option_name(twice[0])} is in --grid too", "give it once")
@@ -74,6 +81,9 @@ def checked(options: TuneOptions) -> TuneOptions:
     if counted and options.labels is not None and _is_pipe(options.labels):
         wrong = f"--labels {options.labels} is read twice, which a pipe cannot be"
         raise UsageError(wrong, f"give a file: --loss {counted[0]} counts its noise")
+    if counted and options.refit and options.validation is not None:
+        wrong = f"--loss {counted[0]} knows nothing of the noise of --val, which --refit trains on"
+        raise UsageError(wrong, "give --val-fraction, or leave --refit out")
     if options.validation is not None and options.val_fraction is not None:
         raise UsageError("--val and --val-fraction exclude each other", "give one of them")
     chosen = {
@@ -92,6 +102,16 @@ def checked(options: TuneOptions) -> TuneOptions:
         wrong = f"--views does not apply to --preset {options.preset}"
         raise UsageError(wrong, f"it is for {first(rows)}")
     return options
+
+
+def _check_files(options: TuneOptions) -> None:
+    """Raise UsageError for names that are no files."""
+    named = {"--labels": options.labels, "--val": options.validation, "--log": options.log}
+    for option, file in named.items():
+        if file == "":
+            raise UsageError(f"{option} names no file", "give a name, or leave it out")
+    if options.log == "-":
+        raise UsageError("--log - is no file", "give the name of a file: stdout is for heads")
 
 
 def _is_pipe(source: str) -> bool:

@@ -10,7 +10,7 @@ from nmlcli.errors import UsageError, meant
 from nmlcli.tuning.criteria import LOSSES
 from nmlcli.tuning.presets import Settings
 
-_ALIASES = {"wd": "weight_decay", "lambda": "lambda_"}
+_ALIASES = {"wd": "weight_decay"}
 _CHOICES = {"loss": tuple(LOSSES)}
 _SWITCH = {"yes": True, "no": False}
 
@@ -29,10 +29,12 @@ def parse_grid(texts: Iterable[str]) -> Grid:
             knob = _knob(name)
             if knob in grid:
                 raise UsageError(f"--grid {name} is given twice", "give all its values at once")
-            read = tuple(_value(knob, name, value) for value in values)
-            if not read or len({*read}) < len(read):
-                what = "has a value twice" if read else "has no values"
+            if "" in values:
+                what = "has no values" if values == [""] else "has a comma without a value"
                 raise UsageError(f"--grid {name} {what}", f"write {name}=A,B")
+            read = tuple(_value(knob, name, value) for value in values)
+            if len({*read}) < len(read):
+                raise UsageError(f"--grid {name} has a value twice", f"write {name}=A,B")
             grid[knob] = read
     return grid
 
@@ -58,38 +60,35 @@ def _pieces(text: str) -> list[tuple[str, list[str]]]:
             found[-1][1].append(part.strip())
         else:
             raise UsageError(f"--grid {text} is no list of values", "write lr=0.1,0.01")
-    return [(name, [value for value in values if value]) for name, values in found]
+    return found
 
 
 def _knob(name: str) -> str:
     plain = name.lstrip("-").replace("-", "_")
-    knob = _ALIASES.get(plain, plain)
     known = {shown_name(field.name): field.name for field in fields(Settings)} | _ALIASES
     del known["solver"]
     if plain not in known:
         shown = [each.replace("_", "-") for each in known]
         raise UsageError(f"--grid: no setting {name!r}", meant(name, shown))
-    return known.get(plain, knob)
+    return known[plain]
 
 
 def _value(knob: str, name: str, text: str) -> Any:
     kind = get_type_hints(Settings)[knob]
-    optional = isinstance(kind, UnionType)
-    for one in get_args(kind) if optional else (kind,):
-        choices: Sequence[str] = _CHOICES.get(knob) or (
-            get_args(one) if get_origin(one) is Literal else ()
-        )
-        if choices:
-            if text not in choices:
-                raise UsageError(f"--grid {name}: no {text!r}", meant(text, choices))
-            return text
-        if one is bool:
-            if text not in _SWITCH:
-                raise UsageError(f"--grid {name}: {text!r} is neither yes nor no")
-            return _SWITCH[text]
-        try:
-            return one(text)
-        except (TypeError, ValueError):
-            what = "whole number" if one is int else "number"
-            raise UsageError(f"--grid {name}: {text!r} is no {what}") from None
-    raise UsageError(f"--grid {name} cannot be read")
+    if isinstance(kind, UnionType):  # int | None: None is what a setting is without the option
+        kind = get_args(kind)[0]
+    literal = get_args(kind) if get_origin(kind) is Literal else ()
+    choices: Sequence[str] = _CHOICES.get(knob, literal)
+    if choices:
+        if text not in choices:
+            raise UsageError(f"--grid {name}: no {text!r}", meant(text, choices))
+        return text
+    if kind is bool:
+        if text not in _SWITCH:
+            raise UsageError(f"--grid {name}: {text!r} is neither yes nor no")
+        return _SWITCH[text]
+    try:
+        return kind(text)
+    except ValueError:
+        what = "whole number" if kind is int else "number"
+        raise UsageError(f"--grid {name}: {text!r} is no {what}") from None

@@ -175,11 +175,6 @@ def _objective(
     return loss_of
 
 
-def accuracy(head: TrainableHead, features: Tensor, labels: Tensor) -> float:
-    """The share of labels [N] that a head gets right on features [N, D], with fixed statistics."""
-    return assess(head, features, labels)[0]
-
-
 @torch.no_grad()
 def assess(head: TrainableHead, features: Tensor, labels: Tensor) -> tuple[float, float]:
     """Accuracy and mean cross-entropy of labels [N] on features [N, D], with fixed statistics."""

@@ -111,7 +111,9 @@ def _check_value(knob: str, value: Any) -> None:
     name, least, largest = option_name(knob), _LEAST.get(knob, 0), _LARGEST.get(knob, math.inf)
     if not isinstance(value, int | float):
         return
-    if not (math.isfinite(value) and value >= least):
+    if not math.isfinite(value):
+        raise UsageError(f"{name} is {value}", "give a finite number")
+    if value < least:
         raise UsageError(f"{name} is {value}", f"give at least {least}")
     if value > largest:
         raise UsageError(f"{name} is {value}", f"give at most {largest}")

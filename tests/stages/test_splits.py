@@ -28,7 +28,7 @@ def test_shares_are_balanced_and_nested(make_features: Any, change: Any) -> None
     whole = open_labelled([make_features(change=change)], None)
     before: set[str] = set()
     for fraction in FRACTIONS:
-        portion = fraction_of(whole, fraction, 3)
+        portion = fraction_of(Portion(whole), fraction, 3)
         counts, sizes = (np.bincount(each, minlength=3) for each in (portion.labels, whole.labels))
         assert (counts >= 1).all()
         assert len(portion) == max(3, int(fraction * 90 + 0.5))
@@ -37,13 +37,13 @@ def test_shares_are_balanced_and_nested(make_features: Any, change: Any) -> None
         assert before <= chosen
         before = chosen
     assert len(before) == 90
-    assert ids_of(fraction_of(whole, 0.5, 3)) != ids_of(fraction_of(whole, 0.5, 4))
+    assert ids_of(fraction_of(Portion(whole), 0.5, 3)) != ids_of(fraction_of(Portion(whole), 0.5, 4))
 
 
 def test_the_same_ids_are_chosen_for_every_network_and_order(make_features: Any) -> None:
     one = open_labelled([make_features()], None)
     other = open_labelled([make_features("other.h5", columns=5, model={"name": "vit"})], None)
-    assert ids_of(fraction_of(one, 0.2, 0)) == ids_of(fraction_of(other, 0.2, 0))
+    assert ids_of(fraction_of(Portion(one), 0.2, 0)) == ids_of(fraction_of(Portion(other), 0.2, 0))
     assert [ids_of(each) for each in split_off(Portion(one), 0.2, 0)] == [
         ids_of(each) for each in split_off(Portion(other), 0.2, 0)
     ]
@@ -52,7 +52,7 @@ def test_the_same_ids_are_chosen_for_every_network_and_order(make_features: Any)
 def test_many_classes_get_a_row_each_however_small_the_share(make_features: Any) -> None:
     names = tuple(f"c{i:02d}" for i in range(40))
     whole = open_labelled([make_features(classes=names, rows=200, columns=12)], None)
-    portion = fraction_of(whole, 0.001, 0)
+    portion = fraction_of(Portion(whole), 0.001, 0)
     assert len(portion) == len(np.unique(whole.labels))
     assert set(portion.labels.tolist()) == set(whole.labels.tolist())
 
@@ -73,16 +73,36 @@ def test_a_split_leaves_every_class_a_row_to_train_on(
 
 def test_a_split_takes_of_a_share_and_stays_within_it(make_features: Any) -> None:
     whole = open_labelled([make_features()], None)
-    portion = fraction_of(whole, 0.3, 1)
+    portion = fraction_of(Portion(whole), 0.3, 1)
     training, validation = split_off(portion, 0.2, 1)
     assert sorted(ids_of(training) + ids_of(validation)) == sorted(ids_of(portion))
+
+
+@pytest.mark.parametrize("change", [None, uneven])
+def test_shares_of_what_a_split_leaves_are_nested(make_features: Any, change: Any) -> None:
+    rest = split_off(Portion(open_labelled([make_features(change=change)], None)), 0.3, 3)[0]
+    before: set[str] = set()
+    for fraction in FRACTIONS:
+        portion = fraction_of(rest, fraction, 3)
+        assert len(portion) == max(3, int(fraction * len(rest) + 0.5))
+        assert set(portion.labels.tolist()) == {0, 1, 2}
+        assert before <= {*portion.ids}
+        before = {*portion.ids}
+    assert before == {*rest.ids}
+
+
+def test_a_portion_knows_its_ids(make_features: Any) -> None:
+    files = [make_features(f"{i}.h5", rows=20, offset=20 * i, seed=i) for i in range(2)]
+    whole = open_labelled(files, None)
+    assert [*Portion(whole).ids] == [f"{row:04d}" for row in range(40)]
+    assert [*Portion(whole, np.array([3, 19, 20, 39])).ids] == ["0003", "0019", "0020", "0039"]
 
 
 def test_shares_that_are_none_are_refused(make_features: Any) -> None:
     whole = open_labelled([make_features()], None)
     for fraction in (0.0, -0.1, 1.1, float("nan"), float("inf")):
         with pytest.raises(UsageError, match="--fraction is"):
-            fraction_of(whole, fraction, 0)
+            fraction_of(Portion(whole), fraction, 0)
         with pytest.raises(UsageError, match="--val-fraction is"):
             split_off(Portion(whole), fraction, 0)
     with pytest.raises(UsageError, match="--val-fraction is 1"):
@@ -97,7 +117,7 @@ def test_portions_are_read_in_one_pass_and_in_blocks_alike(make_features: Any) -
     files = [make_features(f"{i}.h5", rows=5000, offset=5000 * i, seed=i) for i in range(2)]
     whole = open_labelled(files, None)
     matrix = np.concatenate([read_features(file).matrix() for file in files])
-    training, validation = split_off(fraction_of(whole, 0.7, 0), 0.3, 0)
+    training, validation = split_off(fraction_of(Portion(whole), 0.7, 0), 0.3, 0)
     assert training.rows is not None and validation.rows is not None
     both = gathered([training, validation])
     wanted = np.concatenate([matrix[training.rows], matrix[validation.rows]])

@@ -223,6 +223,12 @@ def test_released_says_that_cached_features_have_one_view(
     assert "one view" in caplog.text
 
 
+def test_a_scale_that_float32_does_not_hold_is_refused(make_features: Any, tmp_path: Path) -> None:
+    for scale in ("1e40", "1e-40"):
+        with pytest.raises(UsageError, match="which float32 does not hold: give --scale rms"):
+            run(make_features(), tmp_path / "head.h5", methods="lp", scale=scale)
+
+
 def test_bad_features_are_refused_by_name(make_features: Any, tmp_path: Path) -> None:
     def spoil(features: np.ndarray, _: np.ndarray) -> None:
         features[41, 3] = np.inf
@@ -259,6 +265,59 @@ def test_a_rate_that_explodes_is_told_and_leaves_no_file(make_features: Any, tmp
     with pytest.raises(NmlError, match="the loss of step"):
         run(train, tmp_path / "head.safetensors", knobs={**QUICK, "lr": 1e25})
     assert not (tmp_path / "head.safetensors").exists()
+
+
+@pytest.mark.parametrize("given", ["source", "validation", "labels", "log"])
+def test_a_head_in_a_folder_replaces_no_input(make_features: Any, tmp_path: Path, given: str) -> None:
+    (tmp_path / "heads").mkdir()
+    name = "heads/lp-s1.safetensors"  # of the second head
+    file, train = tmp_path / name, make_features(name if given == "source" else "train.h5")
+    options: dict[str, Any] = {"methods": "lp", "seeds": 2}
+    if given == "validation":
+        options["validation"] = make_features(name, seed=2, offset=500)
+    elif given == "labels":
+        features = read_features(train)
+        rows = [f"{one},{'ant' if k % 2 else 'bee'}" for k, one in enumerate(features.ids)]
+        table = tmp_path / "labels.csv"
+        table.write_text("\n".join(["id,label", *rows]) + "\n")
+        file.symlink_to(table)
+        options["labels"] = str(table)
+    elif given == "log":
+        file.write_text("a log")
+        options["log"] = str(file)
+    before = file.read_bytes()
+    with pytest.raises(UsageError, match="are one file" if given == "log" else "overwrite an input"):
+        run(train, f"{tmp_path}/heads/", **options)
+    assert file.read_bytes() == before
+    assert not (tmp_path / "heads/lp-s0.safetensors").exists()
+
+
+def test_a_log_is_no_head_that_is_still_to_be_made(make_features: Any, tmp_path: Path) -> None:
+    log = tmp_path / "heads/lp-s0.safetensors"
+    with pytest.raises(UsageError, match="--out and --log are one file"):
+        run(make_features(), f"{tmp_path}/heads/", methods="lp", log=str(log))
+    assert not log.exists()
+
+
+def test_reuse_makes_only_the_heads_that_are_missing(make_features: Any, tmp_path: Path) -> None:
+    train = make_features()
+    os.utime(train, (1, 1))
+    folder = run(train, f"{tmp_path}/heads/", methods=("lp", "mlp"), seeds=2)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    lost = folder / "mlp-s1.safetensors"
+    lost.unlink()
+    run(train, f"{tmp_path}/heads/", methods=("lp", "mlp"), seeds=2, reuse=True)
+    again = {path for path in folder.iterdir() if path.stat().st_mtime_ns != before[path]}
+    assert again == {lost}
+
+
+def test_heads_that_were_validated_on_other_sets_are_others(make_features: Any, tmp_path: Path) -> None:
+    train = make_features()
+    identities = {
+        read_head(str(run(train, tmp_path / "head.h5", methods="lp", validation=val))).record.identity
+        for val in (None, *(make_features(f"v{i}.h5", seed=i, offset=500) for i in (2, 3)))
+    }
+    assert len(identities) == 3
 
 
 def test_features_are_not_replaced_by_their_head(make_features):

@@ -10,8 +10,10 @@ import pytest
 
 from nmlcli.errors import InvalidInput, NmlError, UsageError
 from nmlcli.products.formats import read_features, read_head
+from nmlcli.stages.selection import Candidate, Outcome, best_of
 from nmlcli.stages.tune import tune
 from nmlcli.stages.tune_options import TuneOptions
+from nmlcli.tuning.methods import settle
 
 QUICK = {"epochs": 3, "batch_size": 16}
 RATES = {"lr": (1e-5, 0.1, 1e-3)}
@@ -185,6 +187,12 @@ def test_reuse_knows_what_changes_a_choice(make_features: Any, tmp_path: Path) -
         ({"grid": {"lr": (-1.0, 1.0)}, "val_fraction": 0.5}, "--lr is -1.0: give at least 0"),
         ({"val_fraction": 1.0}, "--val-fraction is 1"),
         ({"fraction": 0.0}, "--fraction is 0"),
+        ({"methods": ()}, "--method names no method: give some of lp, mlp, nmtune"),
+        ({"seed": 2**63 - 1, "seeds": 2}, "--seeds 2 goes beyond the last seed"),
+        ({"log": "-"}, "--log - is no file"),
+        ({"log": ""}, "--log names no file"),
+        ({"validation": ""}, "--val names no file"),
+        ({"labels": ""}, "--labels names no file"),
         ({"views": True}, "--views does not apply to --preset paper: it is for released"),
         ({"views": True, "preset": "released"}, "--views does not apply to lp"),
     ],
@@ -197,9 +205,57 @@ def test_what_does_not_go_together_is_refused(
     assert not (tmp_path / "head.h5").exists()
 
 
+def one_each(_: np.ndarray, labels: np.ndarray) -> None:
+    labels[:] = np.arange(len(labels))
+
+
+def test_all_shares_are_validated_on_the_same_rows(make_features: Any, tmp_path: Path) -> None:
+    """A training that learns nothing has the same loss on the same rows, whatever it is trained on."""
+    train, losses = make_features(), []
+    for number, fraction in enumerate((1.0, 0.5, 0.2)):
+        log, given = tmp_path / f"{number}.jsonl", {"knobs": {**QUICK, "lr": 0.0}}
+        file = run(
+            train, tmp_path / "a.h5", fraction=fraction, val_fraction=0.3, log=str(log), **given
+        )[0]
+        losses.append(json.loads(log.read_text().splitlines()[-1])["val_loss"])
+        assert read_head(str(file)).record.rows == {1.0: 63, 0.5: 32, 0.2: 13}[fraction]
+    assert len({*losses}) == 1
+
+
+def test_rows_that_are_trained_on_say_little_in_validation(
+    make_features: Any, tmp_path: Path, caplog: Any
+) -> None:
+    caplog.set_level("WARNING", "nmlcli")
+    train = make_features()
+    val = make_features("val.h5", name="toy/photo:val", seed=2, offset=88)
+    with pytest.raises(InvalidInput, match=r"val.h5 holds ids that are trained on: 0088, 0089: leave"):
+        run(train, tmp_path / "a.h5", validation=val, refit=True)
+    run(train, tmp_path / "a.h5", validation=val)
+    assert "val.h5 holds ids that are trained on: 0088, 0089;" in caplog.text
+    caplog.clear()
+    apart = make_features("apart.h5", name="toy/photo:val", seed=2, offset=90)
+    run(train, tmp_path / "a.h5", validation=apart, refit=True)
+    assert not caplog.records
+
+
+def test_a_candidate_of_which_one_seed_failed_is_out() -> None:
+    settings = settle("lp", "paper", {})[0]
+    good, bad = (Candidate("lp", settings, {}, {"lr": rate}) for rate in (0.1, 1.0))
+
+    def outcome(accuracy: float) -> Outcome:
+        return Outcome((), None, {"val_accuracy": accuracy, "val_loss": 1.0})
+
+    tried = [(bad, 0, outcome(0.9)), (bad, 1, None), (good, 0, outcome(0.5)), (good, 1, outcome(0.5))]
+    kept, heads, ranking = best_of(tried, lambda ranking: None)
+    assert (kept, [*heads]) == (good, [0, 1])
+    assert [line["val_accuracy"] for line in ranking] == [0.5, None]
+    with pytest.raises(NmlError, match="no training came to an end"):
+        best_of(tried[:2], lambda ranking: None)
+
+
 def test_a_share_of_a_class_may_be_too_small_to_split(make_features: Any, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no class has two rows"):
-        run(make_features(), tmp_path / "head.h5", fraction=0.01, val_fraction=0.5)
+        run(make_features("few.h5", rows=3, change=one_each), tmp_path / "head.h5", val_fraction=0.5)
     assert extra(run(make_features(), tmp_path / "b.h5", fraction=0.01)[0])["fraction"] == 0.01
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from nmlcli.cli.main import run
 from nmlcli.products.formats import read_head
+from nmlcli.tuning.methods import option_name
 
 GRID = ["--method", "lp", "--epochs", "2", "--val-fraction", "0.3", "--grid", "lr=0.1,1e-5,wd=0,0.1"]
 
@@ -38,6 +39,20 @@ def test_options_reach_the_head(make_features: Any, tmp_path: Path) -> None:
     assert told["options"] == {"epochs": 2, "schedule": "linear", "gce_q": 0.5}
 
 
+def test_every_setting_is_an_option(make_features: Any, tmp_path: Path) -> None:
+    out = str(tmp_path / "head.h5")
+    given = {
+        "epochs": 2, "batch_size": 32, "lr": 0.01, "weight_decay": 0.5, "schedule": "linear",
+        "layers": 3, "hidden": 5, "activation": "none", "lambda": 0.2, "mse": 2.0, "cov": 3.0,
+        "svd": 4.0, "top": 2, "reduction": "element",
+    }  # fmt: skip
+    words = [word for name, value in given.items() for word in (option_name(name), str(value))]
+    switches = ["--batch-norm", "--residual"]
+    assert run(["tune", make_features(), *words, *switches, "-q", "-o", out]) == 0
+    told = read_head(out).record.extra["options"]
+    assert told == {**given, "batch_norm": True, "residual": True}
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
@@ -45,6 +60,12 @@ def test_options_reach_the_head(make_features: Any, tmp_path: Path) -> None:
         (["--grid", "lr=1,x"], "nml tune: --grid lr: 'x' is no number\n"),
         (["--loss", "gca"], "nml tune: --loss: no 'gca': did you mean gce?\n"),
         (["--solver", "lbgfs"], "nml tune: --solver: no 'lbgfs': did you mean lbfgs?\n"),
+        (["--schedule", "cosin"], "nml tune: --schedule: no 'cosin': did you mean cosine?\n"),
+        (["--activation", "x"], "nml tune: --activation: no 'x': choose from relu, none\n"),
+        (["--reduction", "rwo"], "nml tune: --reduction: no 'rwo': did you mean row?\n"),
+        (["--method", ","], "nml tune: --method names no method: give some of lp, mlp, nmtune\n"),
+        (["--method", ""], "nml tune: --method names no method: give some of lp, mlp, nmtune\n"),
+        (["--log", ""], "nml tune: --log names no file: give a name, or leave it out\n"),
         (["--fraction", "0"], "nml tune: --fraction is 0: give a share above 0 and up to 1\n"),
         (["--fraction", "half"], "nml tune: --fraction is 'half': give a number\n"),
         (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nmlcli.errors import UsageError
+from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.products.formats import read_features, read_head
 from nmlcli.stages import full_batch
 from nmlcli.stages.tune import tune
@@ -74,6 +74,9 @@ def test_auto_takes_the_value_that_validates_best(make_features: Any, tmp_path: 
     features = read_features(val)
     right = read_head(str(file)).apply(features.matrix())[1].argmax(1) == features.labels
     assert ranking[0]["val_accuracy"] == pytest.approx(np.mean(right))
+    shares = np.log(np.exp(logits := read_head(str(file)).apply(features.matrix())[1]).sum(1))
+    losses = shares - logits[np.arange(len(logits)), features.labels]
+    assert ranking[0]["val_loss"] == pytest.approx(losses.mean(), rel=1e-5)
     assert {"passes", "iterations", "gradient", "loss"} <= lines[0].keys()
     again = run(train, tmp_path / "again.h5", l2="auto", validation=val)[0]
     assert again.read_bytes() == file.read_bytes()
@@ -90,6 +93,44 @@ def test_a_grid_of_l2_is_a_path_too(make_features: Any, tmp_path: Path) -> None:
     l2 = ranking[0]["l2"]
     train = make_features(change=noisy)
     assert objective(refit, train, l2) == pytest.approx(objective(alone, train, l2), rel=1e-6)
+
+
+def test_the_seed_moves_the_split_and_the_share(make_features: Any, tmp_path: Path) -> None:
+    train = make_features(change=noisy)
+    for given in ({"val_fraction": 0.3}, {"fraction": 0.5}):
+        heads = [
+            read_head(str(run(train, tmp_path / "a.h5", l2="1", seed=seed, **given)[0])).layers[0][0]
+            for seed in (1, 2)
+        ]
+        assert not np.array_equal(*heads), given
+
+
+@pytest.mark.parametrize("end", ["strongest", "weakest", None])
+def test_the_best_at_an_end_of_the_path_is_told(
+    make_features: Any, tmp_path: Path, monkeypatch: Any, caplog: Any, end: str | None
+) -> None:
+    caplog.set_level("INFO", "nmlcli")
+    l2s = {"strongest": (0.01, 1e3, 1e4), "weakest": (1e4, 1e3, 0.01), None: (1e4, 0.01, 1e-9)}[end]
+    if end == "strongest":
+        l2s = (0.01, 1e-8, 1e-9)
+    monkeypatch.setattr("nmlcli.stages.tune.usual_l2s", lambda mean_square: l2s)
+    given: dict[str, Any] = {"l2": "auto", "val_fraction": 0.3}
+    run(make_features(change=noisy), tmp_path / "a.h5", **given)
+    told = [record.getMessage() for record in caplog.records if "of the path" in record.getMessage()]
+    assert len(told) == (end is not None)
+    if end is not None:
+        assert told[0].startswith(f"--l2 auto: the best, 0.01, is the {end} of the path: try ")
+
+
+@pytest.mark.parametrize("given", [{"l2": "1"}, {"l2": "auto", "val_fraction": 0.3}])
+@pytest.mark.parametrize(("factor", "scale"), [(1e25, "none"), (1.0, "1e30")])
+def test_features_that_float32_cannot_square_are_told(
+    make_features: Any, tmp_path: Path, given: dict[str, Any], factor: float, scale: str
+) -> None:
+    train = make_features(change=lambda features, _: np.multiply(features, factor, out=features))
+    with pytest.raises(InvalidInput, match="too large for float32: give --scale rms"):
+        run(train, tmp_path / "a.h5", scale=scale, **given)
+    run(train, tmp_path / "a.h5", scale="rms", **given)
 
 
 def test_reuse_knows_the_solver_and_its_l2(make_features: Any, tmp_path: Path) -> None:
@@ -151,7 +192,8 @@ def test_a_stream_on_stdin_is_held(make_features: Any, tmp_path: Path) -> None:
         ({"l2": "auto"}, "--l2 auto needs rows to validate on"),
         ({"l2": "strong"}, "--l2 is strong: give a number or auto"),
         ({"l2": "-1"}, "--l2 is -1.0: give at least 0"),
-        ({"l2": "nan"}, "--l2 is nan"),
+        ({"l2": "nan"}, "--l2 is nan: give a finite number"),
+        ({"l2": "inf"}, "--l2 is inf: give a finite number"),
         ({"l2": "1", "grid": {"l2": (1.0,)}}, "--l2 is in --grid too"),
         ({"l2": "auto", "val_fraction": 0.1, "grid": {"l2": (1.0,)}}, "--l2 is in --grid too"),
         ({"l2": "1", "methods": ("lp", "mlp")}, "--solver lbfgs does not train mlp: it is for lp"),

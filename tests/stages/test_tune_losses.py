@@ -133,6 +133,33 @@ def test_forward_needs_labels_whose_noise_is_known(make_features: Any, tmp_path:
     assert not out.exists()
 
 
+def test_forward_finds_the_classes_that_the_noise_moves(make_features: Any, tmp_path: Path) -> None:
+    """Of a noise that goes one way round, T the other way round would find other classes."""
+    train = make_features(rows=300)
+    features = read_features(train)
+    assert features.labels is not None
+    clean, moved = features.labels, np.arange(300) % 20 < 9  # 45 %
+    matrix, noisy = features.matrix(), np.where(moved, (clean + 1) % 3, clean)
+    file = str(tmp_path / "both.h5")
+    both = replace(features, labels=noisy, clean_labels=clean, blocks=lambda size: iter([matrix]))
+    write_features(file, both)
+    run(file, tmp_path / "head.h5", knobs={"loss": "forward", "epochs": 20})
+    found = read_head(str(tmp_path / "head.h5")).apply(matrix)[1].argmax(1)
+    assert np.mean(found == clean) > 0.9
+
+
+def test_forward_does_not_train_on_rows_whose_noise_is_not_counted(
+    noisy: tuple[str, str], make_features: Any, tmp_path: Path
+) -> None:
+    train, labels = noisy
+    given: dict[str, Any] = {"labels": labels, "knobs": {"loss": "forward"}}
+    val = make_features("val.h5", seed=2, offset=500)
+    with pytest.raises(UsageError, match="--loss forward knows nothing of the noise of --val"):
+        run(train, tmp_path / "a.h5", **given, validation=val, refit=True)
+    run(train, tmp_path / "a.h5", **given, validation=val)
+    run(train, tmp_path / "a.h5", **given, val_fraction=0.3, refit=True)
+
+
 def test_noise_among_a_share_is_recounted(noisy: tuple[str, str], tmp_path: Path) -> None:
     train, labels = noisy
     noise = run(train, tmp_path / "a.h5", labels=labels, fraction=0.2).noise
@@ -188,13 +215,34 @@ def test_released_trains_on_the_views_that_features_hold(
     assert "views" not in run(viewed, tmp_path / "lp.h5", preset="released").extra
 
 
+def test_views_are_scaled_as_the_features_are(viewed: str, tmp_path: Path) -> None:
+    features = read_features(viewed)
+    assert features.views is not None
+    larger = str(tmp_path / "larger.h5")
+    matrix, views = 4 * features.matrix(), 4 * np.concatenate([*features.views(1000)])
+    blocks = {"blocks": lambda size: iter([matrix]), "views": lambda size: iter([views])}
+    write_features(larger, replace(features, **blocks))
+    given: dict[str, Any] = {"preset": "released", "methods": ("nmtune",)}
+    run(viewed, tmp_path / "a.h5", **given, scale="4")
+    run(larger, tmp_path / "b.h5", **given)
+    one, other = (read_head(str(tmp_path / f"{name}.h5")).layers for name in "ab")
+    for ours, theirs in zip(one, other, strict=True):
+        np.testing.assert_array_equal(ours[0], theirs[0])
+
+
 def test_views_that_are_missing_damaged_or_of_no_use_are_told(
     viewed: str, make_features: Any, tmp_path: Path
 ) -> None:
     out, plain = tmp_path / "head.h5", make_features()
     given: dict[str, Any] = {"preset": "released", "methods": ("nmtune",)}
-    with pytest.raises(InvalidInput, match="holds no two views: embed it with --views 2"):
+    with pytest.raises(InvalidInput, match=r"train.\w+ holds no two views of each sample: give"):
         run(plain, out, **given, views=True)
+    lacking = make_features("lacking.h5", offset=500)
+    with pytest.raises(InvalidInput, match=r"^\S*lacking.h5 holds no two views"):
+        tune([viewed, lacking], str(out), TuneOptions(**given, views=True))
+    three = with_views(lacking, str(tmp_path / "three.h5"), 3)
+    with pytest.raises(InvalidInput, match=r"three.h5 holds 3 views a sample, \S*views.h5 2"):
+        tune([viewed, three], str(out), TuneOptions(**given, views=True))
     with pytest.raises(InvalidInput, match="holds no two views"):
         run(with_views(plain, str(tmp_path / "one.h5"), 1), out, **given, views=True)
     with pytest.raises(UsageError, match="--loss elr follows one view of a row: give --no-views"):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from nmlcli import keyed
 from nmlcli.products.head import Head
 from nmlcli.provenance import Record
-from nmlcli.tuning.heads import TrainableHead, accuracy, steps_per_epoch, train
+from nmlcli.tuning.heads import TrainableHead, assess, steps_per_epoch, train
 from nmlcli.tuning.methods import METHODS, settle
 from nmlcli.tuning.presets import PRESETS, Settings
 
@@ -188,7 +188,7 @@ def test_accuracy_uses_fixed_statistics_and_restores_the_mode() -> None:
     before = {name: value.clone() for name, value in head.state_dict().items()}
     head.train()
     features, labels = data()
-    share = accuracy(head, features, labels)
+    share, _ = assess(head, features, labels)
     assert head.training
     assert all(torch.equal(before[name], value) for name, value in head.state_dict().items())
     head.eval()

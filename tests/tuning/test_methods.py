@@ -36,5 +36,10 @@ def test_a_knob_out_of_range_is_refused(knob: str, value: float) -> None:
         check_knobs(["nmtune"], {knob: value})
 
 
+def test_an_infinite_knob_is_told_to_be_finite() -> None:
+    with pytest.raises(UsageError, match="--lr is inf: give a finite number"):
+        check_knobs(["lp"], {"lr": math.inf})
+
+
 def test_options_are_named_as_they_are_typed() -> None:
     assert [option_name(knob) for knob in ("lambda_", "batch_size")] == ["--lambda", "--batch-size"]
