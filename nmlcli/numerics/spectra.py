@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmlcli.numerics.measures import PREPARATIONS, Preparation
-from nmlcli.numerics.sums import ROWS, Float64, GramSums, HeldRows, SavedSums, count_clear
+from nmlcli.numerics.sums import Float64, GramSums, HeldRows, SavedSums, count_clear
 
 Block = NDArray[np.float32] | NDArray[np.float16] | Float64
 
+ROWS = 4096  # that are multiplied at once; fixed, since the last bits of a product depend on it
 CACHED = 2**16  # values that are worked on one after the other, so that a processor's cache has them
 HELD = 2**20  # values of X that are held, where it is not wide: 8 MiB
 

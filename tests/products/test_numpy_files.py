@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as arrays
 from nmlcli.errors import InvalidInput
 from nmlcli.products.vectors import write_vectors
 from nmlcli.provenance import hash_file
-from tests.products.vectors import IDS, made, matrix, read
+from tests.products.vectors import IDS, made, matrix, read, refused
 
 VALUES = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 
@@ -27,13 +27,6 @@ class Trap:
 
     def __reduce__(self):
         return os.mkdir, ("unpickled",)
-
-
-def refused(path, *words, **asked):
-    with pytest.raises(InvalidInput) as caught:
-        matrix(read(path, **asked))
-    for word in (path.name, *words):
-        assert word in str(caught.value)
 
 
 @settings(deadline=None, max_examples=80)

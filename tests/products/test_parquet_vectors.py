@@ -5,10 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nmlcli.errors import InvalidInput
 from nmlcli.products import parquet_vectors
 from nmlcli.products.vectors import write_vectors
-from tests.products.vectors import IDS, made, matrix, read
+from tests.products.vectors import IDS, made, matrix, read, refused
 
 VALUES = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 
@@ -16,13 +15,6 @@ VALUES = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 def written(path, vectors, key="embedding", **columns):
     pq.write_table(pa.table({**columns, key: vectors}), path)
     return path
-
-
-def refused(path, *words, **asked):
-    with pytest.raises(InvalidInput) as caught:
-        matrix(read(path, **asked))
-    for word in (path.name, *words):
-        assert word in str(caught.value), str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nmlcli.errors import InvalidInput
 from nmlcli.products import jsonlines
 from nmlcli.products.vectors import write_vectors
-from tests.products.vectors import IDS, made, matrix, read
+from tests.products.vectors import IDS, made, matrix, read, refused
 
 VALUES = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 VALUES[0, 0] = -0.0
@@ -27,13 +27,6 @@ def lines(path, objects):
 
 def encoded(values):
     return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
-
-
-def refused(path, *words, **asked):
-    with pytest.raises(InvalidInput) as caught:
-        matrix(read(path, **asked))
-    for word in (path.name, *words):
-        assert word in str(caught.value), str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

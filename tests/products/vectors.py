@@ -1,7 +1,9 @@
 """Features for the tests of other programs' forms, made up."""
 
 import numpy as np
+import pytest
 
+from nmlcli.errors import InvalidInput
 from nmlcli.products.features import Features
 from nmlcli.products.vectors import VECTORS, Asked
 from nmlcli.provenance import Record
@@ -32,6 +34,14 @@ def read(path, **asked):
 def matrix(features, size=3):
     """All rows in their own type, by blocks of some rows."""
     return np.concatenate(list(features.blocks(size)))
+
+
+def refused(path, *words, **asked):
+    """Check that a file is refused by its name, in these words."""
+    with pytest.raises(InvalidInput) as caught:
+        matrix(read(path, **asked))
+    for word in (path.name, *words):
+        assert word in str(caught.value), str(caught.value)
 
 
 def same(one, two):
