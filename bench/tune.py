@@ -21,11 +21,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from nmlcli import keyed  # before torch, so that threads wait as they do in nml
+
+# isort: split
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nmlcli import keyed
 from nmlcli.training.loop import fit
 from nmlcli.training.optim import cosine
 from nmlcli.tuning.heads import TrainableHead, steps_per_epoch, train

@@ -25,8 +25,8 @@ class RowScores(NamedTuple):
     """What the logits of N rows say. losses, among: None without labels.
 
     predictions: int64 [N], the class of the largest logit, of equal ones the smallest number.
-    confidence: float64 [N], its probability. losses: float64 [N], -log p(label), from logits in
-    float64, so that no probability is clipped. among: bool [N], whether the label is among the k
+    confidence: float64 [N], its probability. losses: float64 [N], -log p(label), from differences of
+    logits, so that no probability is clipped. among: bool [N], whether the label is among the k
     likeliest classes; of equal logits the smaller number comes first.
     """
 
@@ -44,23 +44,25 @@ def score_rows(logits: Logits, labels: Labels | None = None, k: int = 5) -> RowS
     predictions = np.asarray(np.argmax(logits, axis=1), dtype=np.int64)
     largest = np.take_along_axis(logits, predictions[:, None], axis=1)
     own = largest if labels is None else np.take_along_axis(logits, labels[:, None], axis=1)
-    sums, ahead = np.empty(rows), np.zeros(rows, dtype=np.int64)
+    others, ahead = np.empty(rows), np.zeros(rows, dtype=np.int64)
     few = max(1, CACHED // classes)
-    buffer = np.empty((few, classes))
+    buffer = np.empty((few, classes), dtype=logits.dtype)
     for start in range(0, rows, few):
         some = slice(start, start + few)
         part = logits[some]
-        # In float64: a sum of float32 values would lose what a sure prediction leaves to the others.
-        shifted = np.subtract(part, largest[some], out=buffer[: len(part)], dtype=np.float64)
-        sums[some] = np.exp(shifted, out=shifted).sum(axis=1)
+        shifted = np.subtract(part, largest[some], out=buffer[: len(part)])
+        # Without the largest, whose 1 would swallow in float32 what a sure prediction leaves to others.
+        shifted[np.arange(len(part)), predictions[some]] = -np.inf
+        others[some] = np.exp(shifted, out=shifted).sum(axis=1)
         if labels is not None:
-            ahead[some] = np.count_nonzero(part > own[some], axis=1)
+            ahead[some] = (part > own[some]).sum(axis=1, dtype=np.int32)
+    confidence = 1 / (1 + others)
     if labels is None:
-        return RowScores(predictions, 1 / sums, None, None)
-    losses = np.subtract(largest, own, dtype=np.float64)[:, 0] + np.log(sums)
+        return RowScores(predictions, confidence, None, None)
+    losses = np.subtract(largest, own, dtype=np.float64)[:, 0] + np.log1p(others)
     unsure = np.flatnonzero((ahead < k) & (predictions != labels))  # ties may be before the label
     ahead[unsure] += _tied_before(logits[unsure], own[unsure], labels[unsure])
-    return RowScores(predictions, 1 / sums, losses, ahead < k)
+    return RowScores(predictions, confidence, losses, ahead < k)
 
 
 def _tied_before(logits: Logits, own: Logits, labels: Labels) -> Labels:

@@ -34,13 +34,19 @@ class Head:
             scaled = scaled * np.float32(self.input_scale)
         transformed = scaled
         for number, (weight, bias) in enumerate(self.layers[:-1]):
-            transformed = transformed @ weight.T + bias
+            transformed = _affine(transformed, weight, bias)
             if number < len(self.layers) - 2 and self.record.extra.get("activation", "relu") == "relu":
                 np.maximum(transformed, 0, out=transformed)
         if self.residual is not None:
             transformed = transformed + self.residual * scaled
         weight, bias = self.layers[-1]
-        return transformed, transformed @ weight.T + bias
+        return transformed, _affine(transformed, weight, bias)
+
+
+def _affine(rows: Float32, weight: Float32, bias: Float32) -> Float32:
+    product: Float32 = rows @ weight.T
+    product += bias  # a sum in a fresh array of wide logits takes a quarter of the product's time
+    return product
 
 
 def pack_head(head: Head) -> dict[str, Array]:

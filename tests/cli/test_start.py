@@ -74,12 +74,17 @@ def test_an_interrupt_while_the_commands_are_imported_is_quiet():
     assert (done.returncode, done.stderr) == (130, b"")
 
 
-def test_openmp_waits_passively_unless_the_user_says_otherwise():
-    show = [sys.executable, "-c", "import nmlcli, os; print(os.environ['OMP_WAIT_POLICY'])"]
-    env = {name: value for name, value in CLEAN.items() if name != "OMP_WAIT_POLICY"}
-    assert subprocess.run(show, capture_output=True, text=True, env=env).stdout == "PASSIVE\n"
-    env["OMP_WAIT_POLICY"] = "ACTIVE"
-    assert subprocess.run(show, capture_output=True, text=True, env=env).stdout == "ACTIVE\n"
+def test_openmp_waits_for_a_moment_unless_the_user_says_otherwise():
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    program = f"import nmlcli, os; print(*map(os.environ.get, {names}))"
+    show = [sys.executable, "-c", program]
+    env = {name: value for name, value in CLEAN.items() if name not in names}
+    said = subprocess.run(show, capture_output=True, text=True, env=env).stdout
+    assert said == "PASSIVE 5000\n"
+    for own in ({"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "7"}):
+        wanted = " ".join(own.get(name, "None" if name[0] == "G" else "PASSIVE") for name in names)
+        said = subprocess.run(show, capture_output=True, text=True, env={**env, **own}).stdout
+        assert said == f"{wanted}\n"
 
 
 def test_no_arguments_show_the_help():

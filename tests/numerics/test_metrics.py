@@ -38,6 +38,7 @@ def of_predictions(labels: np.ndarray, predictions: np.ndarray, classes: int, **
 
 def test_accuracies_and_likelihood_agree_with_scikit_learn() -> None:
     logits, labels = draw()
+    logits = logits.astype(np.float64)
     said = metrics.score_rows(logits, labels)
     tally = scored(logits, labels).tally()
     assert MEASURED["accuracy"](tally) == oracle.accuracy_score(labels, said.predictions)
@@ -53,6 +54,19 @@ def test_accuracies_and_likelihood_agree_with_scikit_learn() -> None:
         expected = oracle.top_k_accuracy_score(labels, logits, k=k) if k < 7 else 1.0
         among = metrics.score_rows(logits, labels, k).among
         assert among is not None and among.mean() == expected
+
+
+@pytest.mark.parametrize("spread", [0.1, 3, 30])
+def test_float32_logits_cost_no_more_than_their_own_rounding(spread: float) -> None:
+    logits, labels = draw(rows=3000, classes=400)
+    logits *= np.float32(spread)
+    quick = metrics.score_rows(logits, labels)
+    exact = metrics.score_rows(logits.astype(np.float64), labels)
+    assert quick.losses is not None and exact.losses is not None
+    # A logit of size a is rounded by a / 2**24, and that is what its share is off by, relatively.
+    rounding = float(np.abs(logits).max()) * 2.0**-22
+    assert np.allclose(quick.losses, exact.losses, rtol=rounding, atol=0)
+    assert np.allclose(1 - quick.confidence, 1 - exact.confidence, rtol=rounding, atol=1e-15)
 
 
 def test_many_rows_are_scored_as_each_alone() -> None:
