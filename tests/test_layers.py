@@ -35,10 +35,11 @@ MENUS = (
     "tuning/presets.py", "tuning/criteria.py",
     "products/formats.py", "data/sources.py", "models/schemes.py", "models/precision.py",
     "training/augmentation.py", "training/schedules.py", "data/generated/menu.py",
+    "data/torchvision_sets.py", "models/pooling.py",
 )  # fmt: skip
 HEAVY = {
     "numpy", "torch", "h5py", "timm", "torchvision", "PIL", "safetensors", "rich", "matplotlib",
-    "open_clip", "scipy", "sklearn",
+    "open_clip", "transformers", "scipy", "sklearn",
 }  # fmt: skip
 
 

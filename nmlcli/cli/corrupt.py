@@ -60,6 +60,8 @@ def corrupt(
     group_column: options.GroupColumn = "image",
     limit: options.Limit = None,
     domain: options.Domain = None,
+    data_dir: options.DataDir = "data",
+    download: options.Download = False,
     reuse: options.Reuse = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -80,7 +82,7 @@ def corrupt(
         classes=tuple(options.split(classes)), map=map_, matrix=matrix, features=features,
         from_column=from_column, replace=replace, seed=seed, label_column=label_column,
         text_column=text_column, id_column=id_column, group_column=group_column, limit=limit,
-        domain=domain, stats=stats, reuse=reuse,
+        domain=domain, data_dir=data_dir, download=download, stats=stats, reuse=reuse,
     )  # fmt: skip
     told: dict[str, Any] = {}
     with render.progress("corrupt", quiet, draining=source == "-") as advance:

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from nmlcli.cli import options, render
 from nmlcli.cli.options import choice, option
 from nmlcli.data.sources import SourceOptions
+from nmlcli.errors import UsageError
+from nmlcli.models.pooling import POOLS
 from nmlcli.models.precision import PRECISIONS
 from nmlcli.models.schemes import SCHEMES
 
@@ -24,6 +26,17 @@ def embed(
     size: Annotated[
         int | None, option("--size PIXELS", "Size of the images, else its own.", min=8, max=4096)
     ] = None,
+    layer: Annotated[
+        str | None,
+        option("--layer NAME", "Take what this layer says, else what comes before the logits."),
+    ] = None,
+    pool: Annotated[
+        str | None, choice(POOLS, "--pool POOL", "Of many positions make one row by")
+    ] = None,
+    views: Annotated[
+        int | None,
+        option("--views K", "Besides, features of K augmented views of each image.", min=1, max=1000),
+    ] = None,
     dtype: Annotated[
         Literal["float32", "float16"], option("--dtype float32|float16", "Of the features.")
     ] = "float32",
@@ -32,8 +45,20 @@ def embed(
     ] = None,
     compress: Annotated[bool, option("--compress", "Compress the file, which must be HDF5.")] = False,
     precision: Annotated[str, choice(PRECISIONS, "--precision PRECISION", "Compute in")] = "fp32",
-    batch_size: Annotated[int, option("--batch-size N", "Images at once.", min=1)] = 256,
+    batch_size: Annotated[
+        str | None,
+        option(
+            "--batch-size N|auto",
+            "Samples at once, else 256 images or 32 texts; auto takes fewer where memory runs out.",
+        ),
+    ] = None,
     workers: Annotated[int, option("--workers N", "Threads that read images ahead.", min=0)] = 2,
+    skip_bad: Annotated[
+        bool, option("--skip-bad", "Leave out images that cannot be read, and say which.")
+    ] = False,
+    resume: Annotated[
+        bool, option("--resume", "Keep rows in OUT.partial, and go on from those of a killed run.")
+    ] = False,
     reuse: options.Reuse = False,
     source: SourceOptions,
     quiet: options.Quiet = False,
@@ -50,7 +75,17 @@ def embed(
     render.refuse_terminal(out)
     asked = EmbedOptions(
         source=source, random_init=random_init, seed=seed, size=size, precision=precision, dtype=dtype,
-        shard=shard, compress=compress, batch_size=batch_size, workers=workers, reuse=reuse,
+        layer=layer, pool=pool, views=views or 0, shard=shard, skip_bad=skip_bad, compress=compress,
+        batch_size=_batch_size(batch_size), auto=batch_size == "auto", workers=workers, resume=resume,
+        reuse=reuse,
     )  # fmt: skip
     with render.progress("embed", quiet) as advance:
         run(sources, model, out, asked, advance)
+
+
+def _batch_size(text: str | None) -> int | None:
+    if text in (None, "auto"):
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**31):
+        raise UsageError(f"--batch-size is {text!r}", "give a whole number of 1 or more, or auto")
+    return int(text)

@@ -165,6 +165,9 @@ Classes = Annotated[str | None, option("--classes A,B,…", "Only these classes.
 ImageColumn = Annotated[str, option("--image-column NAME", "The table's column of image paths.", _DATA)]
 LabelColumn = Annotated[str, option("--label-column NAME", "The table's column of labels.", _DATA)]
 TextColumn = Annotated[str, option("--text-column NAME", "The table's column of texts.", _DATA)]
+Text2Column = Annotated[
+    str, option("--text2-column NAME", "The table's column of second texts.", _DATA)
+]
 GroupColumn = Annotated[
     str, option("--group-column NAME", "Captions alike in this column are of one image.", _DATA)
 ]
@@ -172,6 +175,8 @@ IdColumn = Annotated[str, option("--id-column NAME", "The table's column of ids.
 Root = Annotated[
     str | None, option("--root DIR", "The folder that a table's image paths start from.", _DATA)
 ]
+DataDir = Annotated[str, option("--data-dir DIR", "The folder of torchvision's sets.", _DATA)]
+Download = Annotated[bool, option("--download", "Fetch a set of torchvision that is missing.", _DATA)]
 
 
 def source_options(
@@ -182,12 +187,18 @@ def source_options(
     image_column: ImageColumn = "image",
     label_column: LabelColumn = "label",
     id_column: IdColumn = "id",
+    text_column: TextColumn = "text",
+    text2_column: Text2Column = "text2",
     root: Root = None,
+    data_dir: DataDir = "data",
+    download: Download = False,
 ) -> SourceOptions:
     """The options on how DATA is read and what is taken of it; see `with_source`."""
     return SourceOptions(
         labels=labels, limit=limit, domain=domain, classes=tuple(split(classes)) or None,
-        image_column=image_column, label_column=label_column, id_column=id_column, root=root,
+        image_column=image_column, label_column=label_column, id_column=id_column,
+        text_column=text_column, text2_column=text2_column, root=root, data_dir=data_dir,
+        download=download,
     )  # fmt: skip
 
 

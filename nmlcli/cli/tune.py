@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from nmlcli.cli import options, render
 from nmlcli.cli.options import choice, option
-from nmlcli.errors import UsageError, meant
+from nmlcli.errors import UsageError, meant, visible
 from nmlcli.tuning.criteria import LOSSES
 from nmlcli.tuning.grids import parse_grid
 from nmlcli.tuning.methods import METHODS, SOLVERS, option_name
@@ -21,7 +21,10 @@ _GRID = (
     "Choose from all combinations, by accuracy on --val or --val-fraction: lr=0.1,0.01; any setting,"
     " wd for weight-decay."
 )
-_FRACTION = "Train on a class-balanced share of the rows; larger shares contain smaller ones."
+_FRACTION = (
+    "Train on a class-balanced share of the rows, of what --val-fraction leaves; larger shares contain "
+    "smaller ones."
+)
 _VAL_FRACTION = "Validate on a class-balanced share split off instead; the same for every seed."
 _REFIT = "Tune what was chosen once more, on the rows to validate on too."
 _VIEWS = "Train on two augmented views of a row (preset released: where the features hold some)."
@@ -163,7 +166,7 @@ def tune(
     with render.progress("tune", quiet) as advance:
         tune_heads(sources, out, asked, advance, lambda ranking: tables.append(_table(ranking)))
     if tables and not quiet and sys.stderr is not None:
-        sys.stderr.write("\n".join(tables))
+        sys.stderr.write(visible("\n".join(tables), "\n"))
 
 
 def _table(ranking: Sequence[Mapping[str, Any]]) -> str:

@@ -5,10 +5,10 @@ be pickled, and an interrupt leaves no process behind.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nmlcli.data.samples import Samples
+from nmlcli.errors import InvalidInput
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Transform = Callable[["Image", int], Tensor]
 Batch = tuple[NDArray[np.int64], Tensor]
+Part = TypeVar("Part")
+Done = TypeVar("Done")
 
 
 def load_batches(
@@ -31,28 +34,62 @@ def load_batches(
     batch_size: int,
     *,
     workers: int = 0,
+    bad: list[tuple[int, str]] | None = None,
 ) -> Iterator[Batch]:
     """Iterate over batches: indices [≤ batch_size] and their images, transformed and stacked [B, …].
 
     indices: the samples wanted, int64 [M], in the order wanted. transform(image, index) must give
     tensors of one shape, whatever thread it runs in. With workers, at most two batches a worker are
     prepared ahead; what goes wrong in one is raised here, at its place in the order.
+
+    bad: where it is given, samples that cannot be read are no error but left out, so that batches may
+    be smaller or missing; each is added as (index, what is wrong), in the order wanted, before the
+    batch that lacks it is given out.
     """
-    parts = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
 
-    def prepare(part: NDArray[np.int64]) -> Batch:
-        images = samples.images(part)
+    def prepare(part: NDArray[np.int64]) -> tuple[Batch | None, list[tuple[int, str]]]:
+        failed: list[tuple[int, str]] = []
+        try:
+            images = samples.images(part)
+        except InvalidInput:
+            if bad is None:
+                raise
+            part, images, failed = _readable(samples, part)
         done = [transform(image, int(row)) for image, row in zip(images, part, strict=True)]
-        return part, torch.stack(done)
+        return (part, torch.stack(done)) if done else None, failed
 
+    parts = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+    for batch, failed in _in_order(prepare, parts, workers):
+        if bad is not None:
+            bad += failed
+        if batch is not None:
+            yield batch
+
+
+def _readable(
+    samples: Samples, rows: NDArray[np.int64]
+) -> "tuple[NDArray[np.int64], list[Image], list[tuple[int, str]]]":
+    """The rows that can be read, one by one, their images, and what is wrong with which others."""
+    kept, images, failed = [], [], []
+    for row in rows.tolist():
+        try:
+            images.append(samples.read(row))
+            kept.append(row)
+        except InvalidInput as error:
+            failed.append((row, error.wrong))
+    return np.array(kept, dtype=np.int64), images, failed
+
+
+def _in_order(function: Callable[[Part], Done], parts: Iterable[Part], workers: int) -> Iterator[Done]:
+    """What a function makes of each part, in their order, by threads that run a little ahead."""
     if workers < 1:
-        yield from map(prepare, parts)
+        yield from map(function, parts)
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
-    ahead: deque[Future[Batch]] = deque()
+    ahead: deque[Future[Done]] = deque()
     try:
         for part in parts:
-            ahead.append(pool.submit(prepare, part))
+            ahead.append(pool.submit(function, part))
             if len(ahead) >= 2 * workers:
                 yield ahead.popleft().result()
         while ahead:

@@ -1,5 +1,6 @@
 """Packed images: an HDF5 file with `images` uint8 [N,H,W,3], and optionally labels, classes and ids."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import h5py
@@ -33,18 +34,25 @@ def list_packed(path: str) -> Samples:
             raise InvalidInput(f"{path}: {name} are {list(arrays[name].shape)}, images {rows}")
     ids = _texts(arrays["ids"], path) if "ids" in arrays else read_ids(file, arrays, rows)
     labels, classes = _labels(arrays, path)
-    images = h5py.File(path, "r", locking=False)["images"]
+    images = array_reader(ids, h5py.File(path, "r", locking=False)["images"], path)
+    return Samples(
+        SetName.of_path(path), path, ids, labels, classes, images, contents=(hash_file(path),),
+        files=(path,),
+    )  # fmt: skip
+
+
+def array_reader(
+    ids: Sequence[str], pixels: Any, source: str
+) -> Callable[[NDArray[np.int64]], list[Image.Image]]:
+    """Reading of N images by their rows from an array uint8 [N, H, W, 3], in memory or in a file."""
 
     def read(row: int) -> Image.Image:
         try:
-            return Image.fromarray(images[row])
+            return Image.fromarray(pixels[row])
         except (OSError, KeyError, ValueError, RuntimeError) as error:
-            raise InvalidInput(f"sample {ids[row]} of {path} cannot be read ({error})") from error
+            raise InvalidInput(f"sample {ids[row]} of {source} cannot be read ({error})") from error
 
-    return Samples(
-        SetName.of_path(path), path, ids, labels, classes, lambda wanted: [read(row) for row in wanted],
-        contents=(hash_file(path),), files=(path,),
-    )  # fmt: skip
+    return lambda rows: [read(row) for row in rows]
 
 
 def _labels(

@@ -84,10 +84,11 @@ class Samples:
     classes: names in the order of the numbers. images(rows): the RGB images of rows int64 [M], in that
     order; raises InvalidInput with a sample's id. sizes: bytes of each sample's file, int64 [N], or
     None. contents: hashes of packed files, or whatever else decides what the images are. files: what
-    it was read from, for `--reuse`. texts, domains: [N] or None. paths: the files of the images [N],
-    where each has its own; a path may go through an archive (`train.tar/dog/1.jpg`). clean_labels:
-    int64 [N] where noisy labels were laid over. noise: of the labels, as in a Record (None: not
-    known). parents: records of the products it was made with (labels laid over it).
+    it was read from, for `--reuse`. texts, texts2 (the second ones of pairs), domains: [N] or None.
+    paths: the files of the images [N], where each has its own; a path may go through an archive
+    (`train.tar/dog/1.jpg`). clean_labels: int64 [N] where noisy labels were laid over. noise: of the
+    labels, as in a Record (None: not known). parents: records of the products it was made with (labels
+    laid over it).
     """
 
     name: SetName
@@ -100,6 +101,7 @@ class Samples:
     contents: tuple[str, ...] = ()
     files: tuple[str | Path, ...] = ()
     texts: Sequence[str] | None = None
+    texts2: Sequence[str] | None = None
     paths: Sequence[str] | None = None
     domains: Sequence[str] | None = None
     clean_labels: NDArray[np.int64] | None = None
@@ -130,13 +132,17 @@ class Samples:
         return replace(
             self, noise=noise, ids=of(self.ids) or [], labels=labels, clean_labels=clean,
             images=lambda some: self.images(rows[some]), sizes=at(self.sizes), texts=of(self.texts),
-            paths=of(self.paths), domains=of(self.domains),
+            texts2=of(self.texts2), paths=of(self.paths), domains=of(self.domains),
         )  # fmt: skip
 
     @cached_property
     def identity(self) -> str:
-        """A hash of ids, labels, classes, texts, file sizes and packed contents: 32 hex digits."""
+        """A hash of ids, labels, classes, texts, file sizes and packed contents: 32 hex digits.
+
+        Second texts are a part of it only where there are some.
+        """
         digest = hashlib.sha256()
+        pairs = () if self.texts2 is None else (canonical(list(self.texts2)).encode(),)
         for part in (
             canonical(list(self.ids)).encode(),
             _bytes(self.labels),
@@ -145,6 +151,7 @@ class Samples:
             canonical(None if self.texts is None else list(self.texts)).encode(),
             _bytes(self.sizes),
             canonical(self.contents).encode(),
+            *pairs,
         ):
             digest.update(len(part).to_bytes(8, "little"))  # so that no two splits of bytes are alike
             digest.update(part)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nmlcli.data.torchvision_sets import TORCHVISION
 from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.products.formats import TABLES
 
@@ -25,7 +26,8 @@ class SourceOptions:
 
     labels: a label table laid over the set by id. domain, classes and limit select, in this order,
     before labels are laid over; where the set has no labels of its own, classes are those of the
-    table. root: the folder of a table's image paths. The columns are a table's.
+    table. root: the folder of a table's image paths. The columns are a table's. data_dir: the folder
+    of torchvision's sets; download: whether those that are missing there may be fetched.
     """
 
     labels: str | None = None
@@ -36,7 +38,10 @@ class SourceOptions:
     label_column: str = "label"
     id_column: str = "id"
     text_column: str = "text"
+    text2_column: str = "text2"
     root: str | None = None
+    data_dir: str = "data"
+    download: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,12 @@ def _builtin(spec: str, options: SourceOptions) -> "Samples":
         raise UsageError(f"{spec} is of another domain than {options.domain}", "give one of them")
     named = not options.domain or spec.count(":") == 3
     return list_builtin(spec if named else f"{spec}:{options.domain}")
+
+
+def _torchvision(spec: str, options: SourceOptions) -> "Samples":
+    from nmlcli.data.torchvision_samples import list_torchvision
+
+    return list_torchvision(spec, options)
 
 
 def _folder(spec: str, options: SourceOptions) -> "Samples":
@@ -91,6 +102,10 @@ SOURCES = {
     "builtin": Source(
         "builtin:NAME:SPLIT[:DOMAIN]", "generated images, see nml data list",
         lambda spec: spec.startswith("builtin:"), _builtin,
+    ),
+    "torchvision": Source(
+        "torchvision:NAME:SPLIT", f"below --data-dir: {', '.join(TORCHVISION)}",
+        lambda spec: spec.startswith("torchvision:"), _torchvision,
     ),
     "folder": Source("DIR", "images below class folders", lambda spec: Path(spec).is_dir(), _folder),
     "archive": Source(

@@ -1,4 +1,4 @@
-"""Tables: a row a sample, with the path of its image, its label, its id, its text, its domain."""
+"""Tables: a row a sample, with the path of its image, its label, its id, its texts, its domain."""
 
 from dataclasses import replace
 from functools import cache, partial
@@ -24,18 +24,20 @@ def list_table(source: str, root: str, options: SourceOptions) -> Samples:
     """List the rows of a table; image paths start from root.
 
     A path may go into a tar (`train.tar/dog/1.jpg`). A table made by nml brings its classes and its
-    noise with it; one with a clean_label column is recounted. Raises InvalidInput, naming row and
-    sample, where a column, a label or an image is missing.
+    noise with it; one with a clean_label column is recounted. Texts may be empty, and are where there
+    is none. Raises InvalidInput, naming row and sample, where a column, a label or an image is missing.
     """
     table = read_table(source)
     options = _columns(options, table)
     ids = column_ids(table, options.id_column)
-    if options.image_column not in table.columns and options.text_column not in table.columns:
+    texts = _texts(table, options.text_column, "text")
+    if options.image_column not in table.columns and texts is None:
         raise missing_column(options.image_column, table.columns, table.source, "--image-column")
     samples = Samples(
         SetName("stdin", options.domain) if source == "-" else SetName.of_path(source), table.source,
         ids, None, None, partial(_no_images, table.source), files=() if source == "-" else (source,),
-        texts=_optional(table, options.text_column), domains=_optional(table, DOMAIN),
+        texts=texts, texts2=_texts(table, options.text2_column, "text2"),
+        domains=_optional(table, DOMAIN),
     )  # fmt: skip
     if options.image_column in table.columns:
         samples = _with_images(samples, table, root, options.image_column)
@@ -62,6 +64,13 @@ def _columns(options: SourceOptions, table: Table) -> SourceOptions:
         if options.id_column not in table.columns:
             options = replace(options, id_column="id")
     return options
+
+
+def _texts(table: Table, column: str, usual: str) -> list[str] | None:
+    """The texts of a column; one that was named otherwise than usual has to be there."""
+    if column != usual and column not in table.columns:
+        raise missing_column(column, table.columns, table.source, f"--{usual}-column")
+    return _optional(table, column)
 
 
 def _optional(table: Table, column: str) -> list[str] | None:

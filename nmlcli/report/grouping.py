@@ -24,8 +24,8 @@ BACKBONE_KEYS = (
 )  # fmt: skip
 # Keys by which lines are kept apart only where they differ, so that unlike things are never averaged.
 _APART = (
-    "backbone", "objective", "pretrain_set", "preset", "loss", "scale", "fraction", "options",
-    "train_ratio", "restricted",
+    "backbone", "layer", "objective", "pretrain_set", "preset", "loss", "scale", "fraction", "options",
+    "train_ratio", "restricted", "class_map",
 )  # fmt: skip
 _SET_KEYS = ("task", "domain", "split")
 _SIDE_MEASURES = ("val_accuracy", "sve", "lsvr")

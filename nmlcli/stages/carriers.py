@@ -64,15 +64,16 @@ def open_carrier(
     for a new one; else it is refused, that of a table when it has been read. select: what is taken of
     a set that is no table.
     """
+    selects = select.limit is not None or select.domain is not None
     if is_table(source):
-        if select != SourceOptions():
+        if selects:
             kept = f"{source} is a table, which is kept whole"
             raise UsageError(kept, "leave --limit and --domain out")
         return _of_table(source, columns, captions)
     if columns != Columns():
         raise UsageError(f"{source} is no table", "leave the names of columns out")
     if _is_binary(source):
-        if captions or select != SourceOptions():
+        if captions or selects:
             what = "holds no captions" if captions else "is taken whole"
             raise UsageError(f"{source} {what}", "give a table or a set of samples")
         return _of_binary(source, replace)

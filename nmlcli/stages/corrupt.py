@@ -61,6 +61,8 @@ class CorruptOptions:
     group_column: str = "image"
     limit: int | None = None
     domain: str | None = None
+    data_dir: str = "data"
+    download: bool = False
     stats: str | None = None
     reuse: bool = False
 
@@ -92,7 +94,10 @@ def corrupt(
         raise UsageError(f"{pipes[0]} is read more than once, which a pipe cannot be", "give a file")
     carrier = open_carrier(
         source, _columns(options), captions=NOISES[options.kind].captions, replace=options.replace,
-        select=SourceOptions(limit=options.limit, domain=options.domain),
+        select=SourceOptions(
+            limit=options.limit, domain=options.domain, data_dir=options.data_dir,
+            download=options.download,
+        ),
     )  # fmt: skip
     _check_form(source, out, carrier)
     files = [path for path in given if path.is_file()]

@@ -1,59 +1,80 @@
-"""Features of a set: every image through a network in evaluation mode, row by row."""
+"""Features of a set: every image or text through a network in evaluation mode, row by row."""
 
+import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nmlcli.data.samples import Samples
 from nmlcli.data.sources import SourceOptions, open_samples
-from nmlcli.errors import NmlError, UsageError
-from nmlcli.models.schemes import Wanted, identify_network, open_network
+from nmlcli.errors import UsageError, first
+from nmlcli.models.schemes import Wanted, identify_network, open_network, takes
 from nmlcli.products.features import Features, FloatBlock
 from nmlcli.products.formats import FORMATS, Format, write_features
 from nmlcli.progress import Advance, shifted, silent
 from nmlcli.provenance import Facts, Record, chain, identity_of
+from nmlcli.stages.kept_rows import Make, keeping
 from nmlcli.stages.outputs import check_out, is_folder, make_folder, record_of, up_to_date
 
 if TYPE_CHECKING:
-    from nmlcli.models.extraction import Extractor
+    from nmlcli.models.extraction import ImageExtractor, TextExtractor
+
+    Extractor = ImageExtractor | TextExtractor
+
+log = logging.getLogger(__name__)
 
 REVISION = 1
+BATCH = {"images": 256, "texts": 32}  # at once, unless told; fewer texts go faster on a CPU
+_LISTED = 20  # samples left out that are named
 
 
 @dataclass(frozen=True)
 class EmbedOptions:
-    """source: how the sets are read. seed: of a network without weights. size: of its images, None:
-    its own. shard: `I/N`, the I-th (from 0) of N runs of rows of each set. compress: the files, which
-    must be HDF5. batch_size and workers decide the speed, not the rows."""
+    """source: how the sets are read. seed: of a network without weights, and of views. size: of its
+    images, None: its own. layer, pool: of what and how, None: as the network has it. views: how many
+    augmented ones are made of each sample. shard: `I/N`, the I-th (from 0) of N runs of rows of each
+    set. skip_bad: leave out what cannot be read. compress: the files, which must be HDF5. batch_size
+    (None: the usual one), auto (fewer where memory runs out) and workers decide the speed, not the
+    rows. resume: keep rows beside the file till it is whole, and go on from them."""
 
     source: SourceOptions = field(default_factory=SourceOptions)
     random_init: bool = False
     seed: int = 0
     size: int | None = None
+    layer: str | None = None
+    pool: str | None = None
     precision: str = "fp32"
     dtype: str = "float32"
+    views: int = 0
     shard: str | None = None
+    skip_bad: bool = False
     compress: bool = False
-    batch_size: int = 256
+    batch_size: int | None = None
+    auto: bool = False
     workers: int = 0
+    resume: bool = False
     reuse: bool = False
 
-    @property
-    def wanted(self) -> Wanted:
+    def wanted(self, texts: bool) -> Wanted:
         """How the network is wanted."""
-        return Wanted(self.size, self.random_init, self.seed)
+        return Wanted(self.size, self.random_init, self.seed, self.layer, self.pool, texts)
 
     def facts(self) -> Facts:
-        """The options that change the result."""
+        """The options that change the result; those that few use only where they are used."""
         facts = {"dtype": self.dtype, "precision": self.precision, "size": self.size}
-        if self.shard is not None:
-            facts["shard"] = self.shard
-        return {**facts, "random_init": True, "seed": self.seed} if self.random_init else facts
+        rare = {
+            "layer": self.layer, "pool": self.pool, "views": self.views, "shard": self.shard,
+            "skip_bad": self.skip_bad, "random_init": self.random_init,
+        }  # fmt: skip
+        seed = {"seed": self.seed} if self.random_init or self.views else {}
+        return {**facts, **{name: value for name, value in rare.items() if value}, **seed}
 
 
 def embed(
@@ -68,8 +89,10 @@ def embed(
     Where out is a folder (it exists, or ends with /) every set becomes a file NAME.h5 in it. Raises
     NmlError where a sample cannot be read or its features are not finite, naming it.
     """
-    model_identity, model_files = identify_network(model, options.wanted)
+    _check(options, out, len(sources))
     sets = [_shard_of(open_samples(source, options.source), options.shard) for source in sources]
+    texts = _of_texts(model, sets)
+    model_identity, model_files = identify_network(model, options.wanted(texts))
     targets, pending = _targets(sets, out), []
     for target in targets:
         check_out(target, [*model_files, *(file for samples in sets for file in samples.files)])
@@ -82,16 +105,35 @@ def embed(
         alike = options.reuse and _packed_alike(target, options.compress)
         if not (alike and up_to_date(target, identity, files)):
             pending.append((samples, target, identity))
-    total, done, records = sum(len(samples) for samples, _, _ in pending), 0, []
-    extractor = cache(lambda: _extractor(model, options))  # built once, if at all
+    passes = 2 if options.views else 1
+    total, done, records = passes * sum(len(samples) for samples, _, _ in pending), 0, []
+    extractor = cache(lambda: _extractor(model, options, texts))  # built once, if at all
     for samples, target, identity in pending:
         shown = {"set": str(samples.name)} if len(sets) > 1 else {}
         upwards = shifted(advance, done, total, **shown)
-        features = _features(extractor(), samples, identity, options, upwards)
-        write_features(target, features)
+        with _features(extractor(), samples, identity, target, options, upwards) as features:
+            write_features(target, features)
         records.append(features.record)
-        done += len(samples)
+        done += passes * len(samples)
     return records
+
+
+def _check(options: EmbedOptions, out: str | None, sets: int) -> None:
+    if options.resume and options.auto:
+        raise UsageError("--batch-size auto does not go with --resume", "give a number")
+    if options.resume and out in (None, "-"):
+        raise UsageError("a stream cannot be resumed", "give -o FILE")
+
+
+def _of_texts(model: str, sets: Sequence[Samples]) -> bool:
+    """Whether the network reads texts: it takes nothing else, or the sets hold nothing else."""
+    taken = takes(model)
+    if taken != ("images", "texts"):
+        return taken == ("texts",)
+    without = [samples.paths is None and samples.texts is not None for samples in sets]
+    if any(without) and not all(without):
+        raise UsageError("some sets are images, others texts", "embed them one after the other")
+    return all(without)
 
 
 def _packed_alike(target: str | None, compress: bool) -> bool:
@@ -111,10 +153,17 @@ def _format_of(target: str | None) -> Format | None:
     return FORMATS.get(Path(str(target)).suffix.lower())
 
 
-def _extractor(model: str, options: EmbedOptions) -> "Extractor":
-    from nmlcli.models.extraction import Extractor
+def _extractor(model: str, options: EmbedOptions, texts: bool) -> "Extractor":
+    from nmlcli.models.extraction import ImageExtractor, TextExtractor
 
-    return Extractor(open_network(model, options.wanted), options.precision, options.dtype)
+    network = open_network(model, options.wanted(texts))
+    if texts:
+        return TextExtractor(network, options.precision, options.dtype)
+    extractor = ImageExtractor(network, options.precision, options.dtype)
+    if options.precision == "fp32" and log.isEnabledFor(logging.DEBUG):
+        share = extractor.share_of_time("bf16")
+        log.debug("features are computed in fp32; --precision bf16 takes %.2f of its time here", share)
+    return extractor
 
 
 def _shard_of(samples: Samples, shard: str | None) -> Samples:
@@ -145,38 +194,58 @@ def _targets(sets: Sequence[Samples], out: str | None) -> list[str | None]:
     return [str(folder / f"{name}.h5") for name in names]
 
 
+@contextmanager
 def _features(
-    extractor: "Extractor", samples: Samples, identity: str, options: EmbedOptions, advance: Advance
-) -> Features:
-    """The features of a set, computed as they are read."""
+    extractor: "Extractor", samples: Samples, identity: str, target: str | None,
+    options: EmbedOptions, advance: Advance,
+) -> Iterator[Features]:  # fmt: skip
+    """The features of a set, computed as they are read, or before where rows are kept."""
+    from nmlcli.stages.rows import Batching, Work
+
+    size = options.batch_size or BATCH[extractor.takes]
+    batching = Batching(size, not options.auto, options.workers, options.skip_bad)
+    work = Work(extractor, samples, batching, options.seed, advance)
+    makers: list[tuple[tuple[int, ...], Make]] = [((extractor.columns,), work.features)]
+    if options.views:
+        makers.append(((options.views, extractor.columns), partial(work.views, options.views)))
+    if not (options.resume or options.skip_bad):
+        whole = [partial(_cut, make) for _, make in makers]
+        yield _made(extractor, samples, identity, options, whole)
+        return
+    about = {"identity": identity, "batch_size": size}
+    beside = target if options.resume else None
+    with keeping(beside, about, extractor.dtype, makers) as (present, readers):
+        some = samples if present.all() else _without(samples, present)
+        yield _made(extractor, some, identity, options, readers, len(samples) - len(some))
+
+
+def _without(samples: Samples, present: NDArray[np.bool_]) -> Samples:
+    """The samples that could be read; says which could not."""
+    out = [samples.ids[row] for row in np.flatnonzero(~present).tolist()]
+    named = first(out, _LISTED)
+    log.warning("%d of %d samples are left out: %s", len(out), len(samples), named)
+    return samples.take(np.flatnonzero(present))
+
+
+def _made(
+    extractor: "Extractor", samples: Samples, identity: str, options: EmbedOptions,
+    readers: Sequence[Callable[[int], Iterator[FloatBlock]]], left_out: int = 0,
+) -> Features:  # fmt: skip
+    """The features of samples, read by the first reader, and their views by a second."""
     network = extractor.network
-    parents = chain(network.record, *samples.parents)
     record = record_of(
-        samples, "features", identity, "embed", options.facts(),
-        columns=extractor.columns, model=network.facts, parents=parents,
+        samples, "features", identity, "embed", options.facts(), columns=extractor.columns,
+        model=network.facts, parents=chain(network.record, *samples.parents),
+        extra={"left_out": left_out} if options.skip_bad else {},
+    )  # fmt: skip
+    return Features(
+        record, samples.ids, samples.labels, samples.clean_labels, extractor.dtype, readers[0],
+        str(samples.name), readers[1] if options.views else None, options.views, options.compress,
     )  # fmt: skip
 
-    def blocks(rows: int) -> Iterator[FloatBlock]:
-        return _blocks(extractor, samples, rows, options, advance)
 
-    known, dtype = (samples.ids, samples.labels, samples.clean_labels), np.dtype(options.dtype)
-    return Features(record, *known, dtype, blocks, str(samples.name), compress=options.compress)
-
-
-def _blocks(
-    extractor: "Extractor", samples: Samples, rows: int, options: EmbedOptions, advance: Advance
-) -> Iterator[FloatBlock]:
-    from nmlcli.data.loader import load_batches
-
-    everything, pixels = np.arange(len(samples)), extractor.pixels
-    batches = load_batches(samples, everything, pixels, options.batch_size, workers=options.workers)
-    for indices, images in batches:
-        block = extractor(images)
-        finite = np.isfinite(block).all(axis=1)
-        if not finite.all():
-            wrong = f"the features of {samples.ids[indices[np.argmin(finite)]]} are not finite"
-            remedy = "compute with --precision fp32 --dtype float32, or look at the weights"
-            raise NmlError(wrong, remedy)
-        advance(int(indices[-1]) + 1, len(samples))
+def _cut(make: Make, rows: int) -> Iterator[FloatBlock]:
+    """All rows in blocks of at most so many."""
+    for block in make(0):
         for start in range(0, len(block), rows):
             yield block[start : start + rows]

@@ -25,8 +25,7 @@ class Images:
         self.samples, self.workers = samples, workers
         self.hashes, self.pixels = keyed.hash_ids(samples.ids), Pixels(preprocessing)
         self._held: Tensor | None = None
-        red, green, blue = (round(255 * mean) for mean in preprocessing.mean)
-        self.geometry = Geometry(preprocessing.size, preprocessing.interpolation, (red, green, blue))
+        self.geometry = geometry_of(preprocessing)
 
     def batches(
         self,
@@ -75,3 +74,9 @@ class Images:
         for start in range(0, len(rows), batch_size):
             part = rows[start : start + batch_size]
             yield part, self._held[torch.from_numpy(part)]
+
+
+def geometry_of(preprocessing: Preprocessing) -> Geometry:
+    """What training images become for a network that wants this preprocessing."""
+    red, green, blue = (round(255 * mean) for mean in preprocessing.mean)
+    return Geometry(preprocessing.size, preprocessing.interpolation, (red, green, blue))

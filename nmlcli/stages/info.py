@@ -13,6 +13,9 @@ from nmlcli.products.vectors import VECTORS
 from nmlcli.provenance import Facts, Record
 
 
+_LAYER = ("input", "layer", "pool")  # of the network: what features are of it
+
+
 def describe(source: str) -> Facts:
     """All that can be seen of a product: its record's fields, `holds` (arrays or columns), `bytes`.
 
@@ -47,6 +50,8 @@ def worded(facts: Facts) -> dict[str, str]:
         "data": _name_of(facts["data"]),
         "noise of the labels": noise_in_words(facts["noise"]) if labelled else "",
         "network": "" if is_network else _named(model, "architecture", "name"),
+        "its layer": "" if is_network else " ".join(str(model[k]) for k in _LAYER if model.get(k)),
+        "pre-processing": _prepared(model.get("preprocessing")),
         "its pre-training": "" if is_network else ", ".join(str(part) for part in pretraining if part),
         "its labels' noise": "" if is_network or not model else noise_in_words(model.get("noise")),
         "came from": ", ".join(_parent(parent) for parent in facts["parents"]),
@@ -82,6 +87,19 @@ def differences(one: Facts, two: Facts) -> list[tuple[str, str, str]]:
     left, right = dict(_flat("", one)), dict(_flat("", two))
     fields = [name for name in {**left, **right} if left.get(name) != right.get(name)]
     return [(name, left.get(name, "–"), right.get(name, "–")) for name in fields if name != "source"]
+
+
+def _prepared(facts: object) -> str:
+    """What happens to a sample before the network: `size 224, interpolation bicubic, …`."""
+    if not isinstance(facts, Mapping):
+        return ""
+
+    def shown(value: object) -> str:
+        if isinstance(value, list | tuple):
+            return "/".join(map(shown, value))
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    return ", ".join(f"{name} {shown(v)}" for name, v in facts.items() if v is not None)
 
 
 def _describe_table(source: str) -> dict[str, Any]:

@@ -214,7 +214,7 @@ def check_network(wanted: Record, source: str, *parts: Features | SpectrumState)
         theirs = part.record.model or {}
         if ours.get("identity") is None or theirs.get("identity") is None:
             unknown.append(part.source)
-        elif any(ours.get(key) != theirs.get(key) for key in ("identity", "layer")):
+        elif any(ours.get(key) != theirs.get(key) for key in ("identity", "layer", "pool", "input")):
             raise InvalidInput(
                 f"{part.source} is of another network than {source}"
                 f" ({_network(theirs)}, not {_network(ours)})",
@@ -226,8 +226,13 @@ def check_network(wanted: Record, source: str, *parts: Features | SpectrumState)
 
 
 def _network(model: Facts) -> str:
-    parts = (model.get("name"), str(model.get("identity"))[:8], model.get("layer"))
+    parts = (model.get("name"), str(model.get("identity"))[:8], _layer(model))
     return " ".join(str(part) for part in parts if part)
+
+
+def _layer(model: Facts) -> str | None:
+    """What features are of a network: its tower, if it has two, the layer, and how it is pooled."""
+    return " ".join(str(model[key]) for key in ("input", "layer", "pool") if model.get(key)) or None
 
 
 def provenance_keys(record: Record) -> dict[str, Any]:
@@ -243,6 +248,7 @@ def provenance_keys(record: Record) -> dict[str, Any]:
         "backbone": model.get("architecture") or model.get("name"),
         "backbone_identity": model.get("identity"),
         "backbone_seed": model.get("seed"),
+        "layer": _layer(model),
         "objective": model.get("objective"),
         "pretrain_set": pretrained.get("name"),
         "pretrain_noise": noise.get("kind"),

@@ -139,8 +139,8 @@ def _validation(samples: Samples, options: PretrainOptions) -> Samples | None:
     """The validation set, its labels in the numbers of the training set's classes."""
     if options.validation is None:
         return None
-    columns = {n: getattr(options.source, n) for n in ("image_column", "label_column", "id_column")}
-    found = open_samples(options.validation, SourceOptions(**columns))
+    whole = replace(options.source, labels=None, limit=None, domain=None, classes=None)
+    found = open_samples(options.validation, whole)
     _check_labels(found)
     labels = renumber(found.labels, found.classes, samples.classes, str(found.name))  # type: ignore[arg-type]
     return replace(found, labels=labels, classes=samples.classes)

@@ -68,3 +68,54 @@ def test_a_cache_reads_once_and_keeps_to_its_budget(tar: str, make) -> None:
     both = [np.asarray(image) for image in kept.images(np.array([3, 1]))]
     assert (both[0] == make.pixels(3)).all() and (both[1] == make.pixels(1)).all()
     assert kept.identity == samples.identity
+
+
+def damaged(form: str, folder: str, make, write) -> str:
+    """The small set in one of three forms, by path, its third and fourth images damaged."""
+    files = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*.png"))}
+    files["cat/b.png"] = files["cat/b.png"][:60]
+    files["dog/x/1.png"] = b"no image"
+    base = Path(folder).parent
+    if form == "tar":
+        return make.tar(base / "d.tar", files)
+    where = make.folder(base / "d", files)
+    if form == "folder":
+        return where
+    rows = "".join(f"d/{name},{name[:3]},{name[:-4]}\n" for name in files)
+    return write("pets/d.csv", "image,label,id\n" + rows)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("form", ["folder", "tar", "table"])
+def test_bad_samples_are_left_out_and_listed_in_order(folder, make, write, form, size, workers) -> None:
+    samples = open_samples(damaged(form, folder, make, write))
+    assert list(samples.ids) == ["ant/9", "cat/a", "cat/b", "dog/x/1"]
+    wanted, bad, seen = np.array([3, 0, 2, 1, 3]), [], []
+    for rows, batch in load_batches(samples, wanted, pixels, size, workers=workers, bad=bad):
+        for row, image in zip(rows.tolist(), batch, strict=True):
+            assert torch.equal(image, pixels(samples.read(row), row))
+        seen.append((rows.tolist(), [row for row, _ in bad]))
+    expected = {
+        1: [([0], [3]), ([1], [3, 2])],
+        2: [([0], [3]), ([1], [3, 2])],
+        4: [([0, 1], [3, 2])],
+    }[size]
+    assert seen == expected
+    assert [row for row, _ in bad] == [3, 2, 3]
+    assert bad[0][1].startswith("sample dog/x/1 of ") and "it is no image" in bad[0][1]
+    assert bad[0] == bad[2] and bad[1][1].startswith("sample cat/b of ")
+
+
+def test_good_samples_are_read_once_and_other_errors_pass(folder: str) -> None:
+    samples, read, bad = open_samples(folder), [], []
+    counting = replace(samples, images=lambda rows: (read.extend(rows), samples.images(rows))[1])
+    assert len(list(load_batches(counting, np.arange(4), pixels, 2, bad=bad))) == 2
+    assert (read, bad) == ([0, 1, 2, 3], [])
+
+    def wrong(image, index: int) -> torch.Tensor:
+        raise InvalidInput("the transform is at fault")
+
+    with pytest.raises(InvalidInput, match="the transform is at fault"):
+        list(load_batches(samples, np.arange(4), wrong, 2, bad=bad))
+    assert bad == []

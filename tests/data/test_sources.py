@@ -12,7 +12,7 @@ from nmlcli.errors import InvalidInput, UsageError
 
 
 def test_the_menu_is_light() -> None:
-    heavy = "[m for m in ('numpy', 'PIL', 'torch', 'h5py') if m in sys.modules]"
+    heavy = "[m for m in ('numpy', 'PIL', 'torch', 'torchvision', 'h5py') if m in sys.modules]"
     code = f"import sys, nmlcli.data.sources; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -23,6 +23,7 @@ def test_the_menu_is_light() -> None:
     [
         ("-", "stdin"),
         ("builtin:shapes:test", "builtin"),
+        ("torchvision:cifar10:test", "torchvision"),
         ("a/b.tar", "archive"),
         ("x-{0..3}.tar", "archive"),
         ("t.CSV", "table"),

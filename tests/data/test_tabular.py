@@ -1,6 +1,8 @@
+import csv
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,57 @@ def test_texts_are_kept_and_need_no_image(write) -> None:
     assert list(samples.texts) == ["good", "bad"]
     with pytest.raises(InvalidInput, match="has no images"):
         samples.read(0)
+
+
+PAIRS = [
+    {"text": "a man, a dog", "text2": "a dog", "label": "yes"},
+    {"text": "", "text2": 'the "sea"', "label": "no"},
+    {"text": "tea", "text2": None, "label": "no"},
+]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_pairs_of_texts_need_no_image_whatever_the_form(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"pairs.{suffix}"
+    if suffix == "parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(PAIRS), path)
+    elif suffix == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in PAIRS), encoding="utf-8")
+    else:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, PAIRS[0], delimiter="\t" if suffix == "tsv" else ",")
+            writer.writeheader()
+            writer.writerows(PAIRS)
+    samples = open_samples(str(path))
+    assert list(samples.texts) == ["a man, a dog", "", "tea"]
+    assert list(samples.texts2) == ["a dog", 'the "sea"', ""]
+    assert samples.labels.tolist() == [1, 0, 0]
+    few = samples.take(np.array([2, 0]))
+    assert (few.texts, few.texts2) == (["tea", "a man, a dog"], ["", "a dog"])
+
+
+def test_second_texts_are_part_of_the_identity_where_there_are_some(write) -> None:
+    single = open_samples(write("t.csv", "text,label\ngood,pos\n"))
+    assert single.texts2 is None and single.take(np.array([0])).texts2 is None
+    # As it was before there were second texts: products that were made then stay up to date.
+    assert single.identity == "98d2e020ecc8850fb7c5044613482e63"
+    pairs = open_samples(write("p.csv", "text,label,text2\ngood,pos,best\n"))
+    assert replace(pairs, texts2=None).identity == single.identity
+    others = {replace(pairs, texts2=texts).identity for texts in (["best"], ["bad"], [""], None)}
+    assert len(others) == 4 and pairs.identity in others
+
+
+def test_columns_of_texts_can_have_other_names_and_then_have_to_be_there(write) -> None:
+    name = write("t.csv", "premise,hypothesis,label\na,b,x\n")
+    samples = open_samples(name, SourceOptions(text_column="premise", text2_column="hypothesis"))
+    assert (list(samples.texts), list(samples.texts2)) == (["a"], ["b"])
+    with pytest.raises(InvalidInput, match=r"no column claim, but premise.*--text-column"):
+        open_samples(name, SourceOptions(text_column="claim"))
+    with pytest.raises(InvalidInput, match=r"no column claim, but premise.*--text2-column"):
+        open_samples(name, SourceOptions(text_column="premise", text2_column="claim"))
 
 
 @pytest.mark.parametrize(

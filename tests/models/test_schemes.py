@@ -1,14 +1,20 @@
 """Networks by name: what they are, what decides their weights, what is refused."""
 
+import gc
+import json
+from functools import partial
+
 import huggingface_hub.constants
+import open_clip
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
 from nmlcli.errors import InvalidInput, NmlError, UsageError
-from nmlcli.models import networks
-from nmlcli.models.schemes import Wanted, identify_network, open_network
+from nmlcli.models import hub
+from nmlcli.models.extraction import ImageExtractor
+from nmlcli.models.schemes import Wanted, identify_network, open_network, takes
 
 ARCHITECTURE = "test_resnet"
 
@@ -35,7 +41,7 @@ def test_a_random_network_is_decided_by_its_seed():
 
 
 @pytest.mark.parametrize("num_classes", [0, 7, 1000])
-@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+@pytest.mark.parametrize("suffix", ["safetensors", "pth", "pt", "bin"])
 def test_weights_of_a_file_are_loaded_whatever_their_classifier(tmp_path, num_classes, suffix):
     torch.manual_seed(3)
     module = timm.create_model(ARCHITECTURE, num_classes=num_classes)
@@ -49,6 +55,84 @@ def test_weights_of_a_file_are_loaded_whatever_their_classifier(tmp_path, num_cl
     assert network.facts["architecture"] == ARCHITECTURE
     assert network.facts["objective"] is None
     assert identify_network(f"timm:{ARCHITECTURE}@{path}", Wanted())[0] == network.facts["identity"]
+
+
+STATED = {
+    "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "input_size": [3, 48, 48],
+    "interpolation": "bilinear", "crop_pct": 0.8, "classifier": "fc", "num_classes": 7,
+}  # fmt: skip
+
+
+def folder_of(path, architecture=ARCHITECTURE, nested=True, file="model.safetensors", **stated):
+    """A folder as the hub holds a network of timm; returns its weights."""
+    torch.manual_seed(3)
+    state = timm.create_model(architecture, num_classes=7).state_dict()
+    path.mkdir()
+    save_file(state, path / file) if file.endswith("s") else torch.save(state, path / file)
+    stated = {**STATED, **stated}
+    config = {"architecture": architecture, **({"pretrained_cfg": stated} if nested else stated)}
+    (path / "config.json").write_text(json.dumps(config))
+    return state
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_a_folder_as_the_hub_holds_it(tmp_path, nested, file):
+    state = folder_of(tmp_path / "hub", nested=nested, file=file)
+    name = f"timm:{ARCHITECTURE}@{tmp_path / 'hub'}"
+    network = open_network(name, Wanted())
+    assert same(weights(network), state)
+    own = network.preprocessing
+    assert (own.size, own.mean, own.std) == (48, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert (own.interpolation, own.crop_pct) == ("bilinear", 0.8)
+    identity, files = identify_network(name, Wanted())
+    assert files == (tmp_path / "hub" / file, tmp_path / "hub" / "config.json")
+    assert identity == network.facts["identity"]
+    (tmp_path / "hub" / "config.json").write_text(json.dumps({**STATED, "crop_pct": 0.9}))
+    assert identify_network(name, Wanted())[0] != identity
+    assert open_network(name, Wanted(32)).preprocessing.size == 32
+
+
+def test_a_folder_of_a_network_with_position_embeddings(tmp_path):
+    folder_of(tmp_path / "hub", "test_vit", classifier="head", input_size=[3, 160, 160])
+    assert open_network(f"timm:test_vit@{tmp_path / 'hub'}", Wanted()).preprocessing.size == 160
+    assert open_network(f"timm:test_vit@{tmp_path / 'hub'}", Wanted(64)).preprocessing.size == 64
+
+
+def test_folders_that_are_none(tmp_path):
+    folder = tmp_path / "hub"
+    folder_of(folder)
+    for name, words in (
+        (f"test_vit@{folder}", f"holds test_resnet, not test_vit: name it timm:test_resnet@{folder}"),
+        (f"{ARCHITECTURE}@{tmp_path}", "holds no weights: bring config.json and model.safetensors or"),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            open_network(f"timm:{name}", Wanted())
+        assert words in str(caught.value)
+    for text in ("{", "[1]", "{'a'"):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(InvalidInput, match=r"config\.json is no configuration of timm"):
+            open_network(f"timm:{ARCHITECTURE}@{folder}", Wanted())
+    (folder / "config.json").unlink()
+    with pytest.raises(InvalidInput, match=r"holds no config\.json"):
+        open_network(f"timm:{ARCHITECTURE}@{folder}", Wanted())
+
+
+class Evil:
+    """What runs code where it is unpickled."""
+
+    def __reduce__(self):
+        return (print, ("EVIL",))
+
+
+@pytest.mark.parametrize("file", ["weights.pth", "weights.pt", "pytorch_model.bin"])
+def test_no_code_of_a_file_is_run(tmp_path, capsys, file):
+    torch.save({"state_dict": {"fc.weight": Evil()}}, tmp_path / file)
+    (tmp_path / "config.json").write_text("{}")
+    place = tmp_path if file.startswith("pytorch") else tmp_path / file
+    with pytest.raises(InvalidInput, match="holds no weights that can be read safely"):
+        open_network(f"timm:{ARCHITECTURE}@{place}", Wanted())
+    assert "EVIL" not in capsys.readouterr().out
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path):
@@ -88,11 +172,11 @@ def test_a_file_without_a_record_says_how_to_name_it(tmp_path):
 
 
 def test_the_hub_out_of_reach_is_one_line_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(networks, "_hub_answers", lambda: False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "answers", lambda: False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(NmlError, match="bring their file and name it: timm:test_resnet@FILE"):
         open_network(f"timm:{ARCHITECTURE}", Wanted())
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
 
 
 def test_a_network_with_position_embeddings_is_built_for_its_size():
@@ -104,3 +188,49 @@ def test_a_network_with_position_embeddings_is_built_for_its_size():
 def test_a_name_of_the_hub_means_the_same_with_its_default_tag():
     names = (f"timm:{ARCHITECTURE}", f"timm:{ARCHITECTURE}.r160_in1k")
     assert len({identify_network(name, Wanted())[0] for name in names}) == 1
+
+
+def test_what_networks_take():
+    assert takes("timm:resnet18") == takes("network.safetensors") == ("images",)
+    assert takes("open_clip:RN50/yfcc15m") == ("images", "texts")
+
+
+# The networks of the paper's practical part: name, images' size and mean, interpolation, width.
+IMAGENET, CLIP, HALF = (0.485, 0.456, 0.406), (0.48145466, 0.4578275, 0.40821073), (0.5, 0.5, 0.5)
+PRACTICAL = [
+    ("timm:tf_efficientnet_b3.ns_jft_in1k", 300, IMAGENET, "bicubic", 1536),
+    ("timm:resnetv2_152x2_bit.goog_in21k", 224, HALF, "bilinear", 4096),
+    ("timm:swin_large_patch4_window7_224.ms_in22k", 224, IMAGENET, "bicubic", 1536),
+    ("timm:convnext_large_mlp.clip_laion2b_augreg", 256, CLIP, "bicubic", 1536),
+    ("timm:vit_large_patch14_clip_224.laion2b", 224, HALF, "bicubic", 1024),
+    ("open_clip:ViT-L-14/laion2b_s32b_b82k", 224, HALF, "bicubic", 768),
+    ("open_clip:convnext_large_d/laion2b_s26b_b102k_augreg", 256, CLIP, "bicubic", 768),
+    ("open_clip:RN50/yfcc15m", 224, CLIP, "bicubic", 1024),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "mean", "interpolation", "width"), PRACTICAL)
+def test_the_networks_of_the_paper_are_there(name, size, mean, interpolation, width, monkeypatch):
+    monkeypatch.setattr(open_clip, "create_model", partial(open_clip.create_model, device="meta"))
+    with torch.device("meta"):
+        network = open_network(name, Wanted(random_init=True))
+    own = network.preprocessing
+    assert (own.size, own.interpolation) == (size, interpolation)
+    assert own.mean == pytest.approx(mean)
+    identify_network(name, Wanted())
+    if name.startswith("open_clip:"):
+        assert tuple(name.removeprefix("open_clip:").split("/")) in open_clip.list_pretrained()
+    else:
+        assert name.removeprefix("timm:") in timm.list_pretrained()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size", "mean", "interpolation", "width"), PRACTICAL)
+def test_the_networks_of_the_paper_embed_an_image(name, size, mean, interpolation, width):
+    extractor = ImageExtractor(open_network(name, Wanted(random_init=True)), "fp32", "float32")
+    image = torch.randint(256, (1, 3, size, size), dtype=torch.uint8)
+    found = extractor(image)
+    assert found.shape == (1, width) == (1, extractor.columns)
+    assert bool(torch.isfinite(torch.from_numpy(found)).all())
+    del extractor
+    gc.collect()

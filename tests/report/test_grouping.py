@@ -93,6 +93,15 @@ def test_unlike_things_are_not_averaged():
     assert {cell.value for cell in cells(comparison).values()} == {0.8, 0.6, 0.7}
 
 
+@pytest.mark.parametrize(
+    "other", [{"layer": "layer3 max"}, {"class_map": "max"}, {"restricted": True}, {"fraction": 0.1}]
+)
+def test_what_was_measured_otherwise_is_kept_apart(other):
+    comparison = compare([result(0.8), result(0.6, **other)])
+    assert comparison.keys == (*other, "pretrain_ratio", "role")
+    assert {cell.value for cell in cells(comparison).values()} == {0.8, 0.6}
+
+
 def test_splits_are_kept_apart_only_where_a_set_has_two():
     assert "split" not in compare([result(0.8), result(0.7, task="glyphs", split="val")]).keys
     assert "split" in compare([result(0.8), result(0.7, split="val")], partial=True).keys

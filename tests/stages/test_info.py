@@ -74,12 +74,23 @@ def test_features_in_words(make_features):
         "data": f"toy/photo:train ({read_record(path).data['identity'][:8]})",
         "noise of the labels": "symmetric 20 % asked, 10,000 of 50,000 flipped (20.00 %), seed 0",
         "network": "resnet10t (mmmmmmmm)",
+        "its layer": "pre_logits",
         "its pre-training": "supervised, shapes:train, seed 0",
         "its labels' noise": "symmetric 30 % asked (31.00 %), seed 4",
         "holds": "features float32 [90, 8], ids_bytes uint8 [360], ids_offsets int64 [91], "
         "labels int64 [90]",
         "bytes": words["bytes"],
     }
+
+
+def test_what_features_are_of_and_how_samples_were_prepared(make_features):
+    prepared = {"size": 224, "mean": [0.5, 0.25, 0.123456], "interpolation": "bicubic", "cut": None}
+    model = {"name": "ViT-L-14", "input": "images", "layer": "blocks.3", "pool": "cls"}
+    words = worded(describe(make_features(model={**model, "preprocessing": prepared})))
+    assert words["its layer"] == "images blocks.3 cls"
+    told = set(words["pre-processing"].split(", "))
+    assert told == {"size 224", "mean 0.5/0.25/0.1235", "interpolation bicubic"}
+    assert "pre-processing" not in worded(describe(make_features(model={**model, "preprocessing": 3})))
 
 
 def test_a_head_knows_its_chain(head):

@@ -93,8 +93,10 @@ def test_places_of_products(tmp_path):
 
 def test_results_are_merged_into_result_lines_alone(tmp_path):
     mine = tmp_path / "r.jsonl"
-    for out in (None, "-", str(mine), "/dev/null"):
+    for out in (None, str(mine), "/dev/null"):
         check_results(out, [])
+    with pytest.raises(UsageError, match="not to stdout"):
+        check_results("-", [])
     mine.write_text('{"kind": "result"}\n\n')
     check_results(str(mine), [])
     with pytest.raises(UsageError, match=r"--results .*r\.jsonl would overwrite an input"):

@@ -22,7 +22,7 @@ from nmlcli.stages.spectrum import SpectrumOptions, measure
 
 PROVENANCE = {
     "task": "toy", "domain": "photo", "split": "train", "backbone": "resnet10t",
-    "backbone_identity": "m" * 32, "backbone_seed": 0, "objective": "supervised",
+    "backbone_identity": "m" * 32, "backbone_seed": 0, "layer": "pre_logits", "objective": "supervised",
     "pretrain_set": "shapes:train", "pretrain_noise": "symmetric", "pretrain_ratio": 0.3,
     "pretrain_realised": 0.31, "pretrain_noise_seed": 4,
 }  # fmt: skip
