@@ -25,8 +25,8 @@ from typing import Any
 
 # name: (images, of pixels, network, size, batch)
 CASES = {
-    "resnet50": (320, (500, 375), "resnet50", 224, 32),
-    "resnet10t": (6144, (72, 64), "resnet10t", 64, 128),
+    "resnet50": (160, (500, 375), "resnet50", 224, 32),
+    "resnet10t": (4096, (72, 64), "resnet10t", 64, 128),
 }
 START = """
 import sys, time

@@ -6,7 +6,7 @@ from nmlcli.cli import options, render
 from nmlcli.cli.options import choice, option
 from nmlcli.data.sources import SourceOptions
 from nmlcli.errors import UsageError
-from nmlcli.models.pooling import POOLS
+from nmlcli.models.pooling import POOLINGS
 from nmlcli.models.precision import PRECISIONS
 from nmlcli.models.schemes import SCHEMES
 
@@ -31,7 +31,7 @@ def embed(
         option("--layer NAME", "Take what this layer says, else what comes before the logits."),
     ] = None,
     pool: Annotated[
-        str | None, choice(POOLS, "--pool POOL", "Of many positions make one row by")
+        str | None, choice(POOLINGS, "--pool POOL", "Of many positions make one row by")
     ] = None,
     views: Annotated[
         int | None,

@@ -158,8 +158,16 @@ class Samples:
         return digest.hexdigest()[:32]
 
     def facts(self) -> dict[str, Any]:
-        """What a record says of the set: its name, whole and in parts, and its identity."""
-        return {"name": str(self.name), **asdict(self.name), "identity": self.identity}
+        """What a record says of the set: its name, whole and in parts, and its identity.
+
+        samples: a hash of ids, sizes, contents and texts, the same under other labels; None where
+        there are only ids, which other samples may have too.
+        """
+        texts = [None if words is None else list(words) for words in (self.texts, self.texts2)]
+        known = [_bytes(self.sizes).hex(), self.contents, *texts]
+        told = hashlib.sha256(canonical([list(self.ids), *known]).encode()).hexdigest()[:32]
+        identities = {"identity": self.identity, "samples": told if any(known) else None}
+        return {"name": str(self.name), **asdict(self.name), **identities}
 
 
 def _bytes(numbers: NDArray[np.int64] | None) -> bytes:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Conv2d, Module
 
 from nmlcli.errors import UsageError
-from nmlcli.models.pooling import POOLS
+from nmlcli.models.pooling import POOLINGS
 
 LAST = "forward_features"  # the name for what timm's networks pool themselves
 
@@ -85,7 +85,7 @@ def _pooled(module: Module, states: Tensor, layer: str, pool: str, channels_last
     if states.ndim == 2:
         return states
     is_map = states.ndim == 4
-    if is_map and POOLS[pool].of_order:
+    if is_map and POOLINGS[pool].of_order:
         raise UsageError(f"layer {layer} gives a map, which has no {pool}", "take --pool mean or max")
     tokens = _positions(states, channels_last) if is_map else states
     if tokens is None or tokens.ndim != 3:
@@ -93,7 +93,7 @@ def _pooled(module: Module, states: Tensor, layer: str, pool: str, channels_last
     kept = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
     if not is_map:
         kept[:, : _prefix(module, tokens.shape[1])] = False
-    return POOLS[pool].pool(tokens, kept)
+    return POOLINGS[pool].pool(tokens, kept)
 
 
 def _positions(states: Tensor, channels_last: bool) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""POOLS: how what a layer says of many positions becomes one row of features. A light menu."""
+"""POOLINGS: how what a layer says of many positions becomes one row of features. A light menu."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ def _last(states: "Tensor", kept: "Tensor") -> "Tensor":
     return states[torch.arange(len(states), device=kept.device), (kept * places).argmax(1)]
 
 
-POOLS = {
+POOLINGS = {
     "mean": Pool("their mean", _mean),
     "max": Pool("the largest of each column", _max),
     "cls": Pool("the first token", _cls, of_order=True),

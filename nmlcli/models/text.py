@@ -22,7 +22,7 @@ from torch.nn import Embedding, Module
 from nmlcli import keyed
 from nmlcli.errors import InvalidInput, NmlError, UsageError, first
 from nmlcli.models.hub import brief, fetching
-from nmlcli.models.pooling import POOLS
+from nmlcli.models.pooling import POOLINGS
 from nmlcli.models.schemes import Network, Wanted
 from nmlcli.provenance import Facts
 
@@ -245,6 +245,8 @@ def _encoder(module: Module, state: int | None, pool: str) -> Callable[[dict[str
     def encode(batch: dict[str, Tensor]) -> Tensor:
         said = module(**batch, output_hidden_states=state is not None, return_dict=True)
         states = said.last_hidden_state if state is None else said.hidden_states[state]
-        return POOLS[pool].pool(states.float(), batch["attention_mask"].bool())  # [B, T, D] to [B, D]
+        return POOLINGS[pool].pool(
+            states.float(), batch["attention_mask"].bool()
+        )  # [B, T, D] to [B, D]
 
     return encode
