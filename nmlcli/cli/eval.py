@@ -1,7 +1,7 @@
 """`nml eval`: heads scored on sets of features."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from nmlcli.cli import options, render
 from nmlcli.cli.options import argument, choice, option
@@ -10,8 +10,7 @@ from nmlcli.numerics.pools import POOLS
 from nmlcli.numerics.scores import METRICS
 from nmlcli.products.results import set_name
 
-Show = Callable[[dict[str, Any]], str]
-
+Line = dict[str, Any]
 
 _CLASSES, _SCORES = "Classes", "Scores"
 
@@ -87,51 +86,92 @@ def eval(
     )  # fmt: skip
     with render.progress("eval", quiet, draining=sources == ["-"]) as advance:
         lines = evaluate(head, sources, asked, advance)
-    render.table(*_table(lines, metric, per_class), lines, as_json, as_table)
+    if lines:  # else all that was asked for are predictions
+        header, rows = _table(lines, METRICS[metric].words.format(positive or 1), per_class)
+        render.table(header, rows, lines, as_json, as_table)
     if fail_under is not None:
         check_threshold(lines, fail_under)
 
 
-def _table(
-    lines: list[dict[str, Any]], metric: str, per_class: bool
-) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table, for 80 columns: shares in per cent, ± half the 95 % interval."""
-    versus = any("versus" in line for line in lines)
-    columns = _CLASS_COLUMNS if per_class else _VERSUS_COLUMNS if versus else _COLUMNS
-    words = METRICS[metric].words
-    if not per_class and words not in columns:
-        shown = list(columns.items())
-        place = list(columns).index("accuracy, %") + 1
-        columns = dict([*shown[:place], (words, _number("score", ".1f", 100)), *shown[place:]])
+def _table(lines: list[Line], words: str, per_class: bool) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table, for 80 columns: shares in per cent, 95 % intervals in brackets, and
+    those of resampled rows in a row below. words: what heads the score."""
+    columns = _columns(lines, words, per_class)
     if len({line["split"] for line in lines}) == 1:
         lines = [{**line, "split": None} for line in lines]
-    return list(columns), [[show(line) for show in columns.values()] for line in lines]
+    rows = []
+    for line in lines:
+        rows.append([column.show(line) for column in columns.values()])
+        ends = [column.ends(line) for column in columns.values()]
+        rows += [ends] if any(ends) else []
+    return list(columns), rows
 
 
-def _method(line: dict[str, Any]) -> str:
+class _Column(NamedTuple):
+    """What a line has in a column, and the interval that goes below it."""
+
+    show: Callable[[Line], str]
+    ends: Callable[[Line], str] = lambda line: ""
+
+
+def _columns(lines: list[Line], words: str, per_class: bool) -> dict[str, _Column]:
+    """The columns that are shown of lines, by what heads them."""
+    versus, resampled = (any(key in line for line in lines) for key in ("versus", "resamplings"))
+    columns = _CLASS_COLUMNS if per_class else _VERSUS_COLUMNS if versus else _COLUMNS
+    left_out = set()
+    if resampled:  # then those without an interval make room for the others'
+        left_out |= {"SVE", "LSVR"}
+        columns = {**columns, "accuracy, %": _number("accuracy", ".1f", 100)}
+    if scored := words not in columns:
+        place = list(columns).index("accuracy, %") + 1
+        before, after = list(columns.items())[:place], list(columns.items())[place:]
+        columns = dict([*before, (words, _number("score", ".1f", 100)), *after])
+        left_out |= set() if per_class else {"class", "F1"}
+    if versus:
+        name = "accuracy\ndifference" if scored else "difference"
+        difference = _Column(_number("difference", "+.2f", 100).show)
+        columns = {**columns, name: difference, **_TESTS}
+    return {name: column for name, column in columns.items() if name not in left_out}
+
+
+def _method(line: Line) -> str:
     return f"{line['method']} {line['seed']}" if line["seed"] else str(line["method"])
 
 
-def _accuracy(line: dict[str, Any]) -> str:
-    low, high = line.get("accuracy_low"), line.get("accuracy_high")
-    half = "" if low is None or high is None else f" ± {50 * (high - low):.1f}"
-    return f"{100 * line['accuracy']:.1f}{half}"
+def _accuracy(line: Line) -> str:
+    ends = _ends("accuracy", ".1f", 100, "–")(line)
+    return f"{100 * line['accuracy']:.1f}{ends and f' ({ends})'}"
 
 
-def _ends(line: dict[str, Any]) -> str:
-    low, high = line.get("difference_low"), line.get("difference_high")
-    return "" if low is None or high is None else f"{100 * low:+.2f} to {100 * high:+.2f}"
+def _ends(key: str, form: str, factor: float, between: str) -> Callable[[Line], str]:
+    def shown(line: Line) -> str:
+        ends = [line.get(f"{key}_low"), line.get(f"{key}_high")]
+        return between.join(format(factor * end, form) for end in ends if end is not None)
+
+    return shown
 
 
-def _number(key: str, form: str, factor: float = 1.0) -> Show:
-    return lambda line: "" if line.get(key) is None else format(factor * line[key], form)
+def _number(key: str, form: str, factor: float = 1.0) -> _Column:
+    def shown(line: Line) -> str:
+        return "" if line.get(key) is None else format(factor * line[key], form)
+
+    return _Column(shown, _ends(key, form, factor, " to " if key == "score" else "–"))
 
 
-_SET: dict[str, Show] = {"set": set_name, "method": _method}
+def _f1(line: Line) -> str:
+    return _number("f1" if line["kind"] == "class" else "macro_f1", ".1f", 100).show(line)
+
+
+_SET = {"set": _Column(set_name), "method": _Column(_method)}
+_VERSUS_COLUMNS = {**_SET, "accuracy, %": _Column(_accuracy)}
+_TESTS = {
+    "95 % interval": _Column(_ends("difference", "+.2f", 100, " to ")),
+    "McNemar p": _number("mcnemar", ".2g"),
+}
 _COLUMNS = {
     **_SET,
-    "role": lambda line: line["role"] or "",
-    "accuracy, %": _accuracy,
+    "role": _Column(lambda line: line["role"] or ""),
+    "accuracy, %": _Column(_accuracy),
     "class": _number("mean_class_accuracy", ".1f", 100),
     "F1": _number("macro_f1", ".1f", 100),
     "NLL": _number("nll", ".2f"),
@@ -139,20 +179,13 @@ _COLUMNS = {
     "SVE": _number("sve", ".2f"),
     "LSVR": _number("lsvr", ".2f"),
 }
-_VERSUS_COLUMNS = {
-    **_SET,
-    "accuracy, %": _accuracy,
-    "difference": _number("difference", "+.2f", 100),
-    "95 % interval": _ends,
-    "McNemar p": _number("mcnemar", ".2g"),
-}
 _CLASS_COLUMNS = {
     **_SET,
-    "class": lambda line: line.get("class", "all"),
-    "rows": lambda line: f"{line['rows']:,}",
-    "accuracy, %": _accuracy,
+    "class": _Column(lambda line: line.get("class", "all")),
+    "rows": _Column(lambda line: f"{line['rows']:,}"),
+    "accuracy, %": _Column(_accuracy),
     "precision": _number("precision", ".1f", 100),
-    "F1": lambda line: _number("f1" if "f1" in line else "macro_f1", ".1f", 100)(line),
+    "F1": _Column(_f1, _ends("macro_f1", ".1f", 100, "–")),
 }
 
 
@@ -161,4 +194,7 @@ def _tags(given: list[str]) -> dict[str, str]:
     wrong = [text for text, (key, _, value) in zip(given, pairs, strict=True) if not (key and value)]
     if wrong:
         raise UsageError(f"--tag {wrong[0]} is no KEY=VALUE")
+    keys = [key for key, _, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise UsageError(f"--tag {twice[0]} is given twice", "a line has each key once")
     return {key: value for key, _, value in pairs}

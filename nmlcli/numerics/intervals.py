@@ -1,10 +1,10 @@
 """How sure a score is: 95 % intervals over the choice of rows, and the comparison of two classifiers.
 
-What an interval covers is the choice of rows, not of the seed. Draws are seeded: the same rows and
-seed give the same interval.
+What an interval covers is the choice of rows, not of the seed. Draws are keyed: the same rows give the
+same interval.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from math import comb, exp, lgamma, log
 from statistics import NormalDist
 
@@ -15,13 +15,13 @@ from nmlcli.numerics.metrics import Float64
 from nmlcli.numerics.scores import Statistic, Tally
 
 LEVEL = 0.95
-DRAWS = 10_000  # of a difference of accuracies, each of which costs next to nothing
+_Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 _EXACT = 100_000  # up to so many rows a binomial coefficient is a matter of milliseconds
 
 Interval = tuple[float, float]
 
 
-def accuracy_interval(correct: int, rows: int, level: float = LEVEL) -> Interval:
+def accuracy_interval(correct: int, rows: int) -> Interval:
     """Wilson's score interval of an accuracy (1927): low and high, in [0, 1].
 
     It agrees with the percentile bootstrap over rows for large sets and keeps its width where all or
@@ -29,8 +29,7 @@ def accuracy_interval(correct: int, rows: int, level: float = LEVEL) -> Interval
     """
     if not 0 <= correct <= rows or rows < 1:
         raise ValueError(f"{correct} right of {rows} rows")
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    share = correct / rows
+    share, z = correct / rows, _Z
     centre = (share + z * z / (2 * rows)) / (1 + z * z / rows)
     half = z / (1 + z * z / rows) * (share * (1 - share) / rows + z * z / (4 * rows * rows)) ** 0.5
     low = 0.0 if correct == 0 else max(0.0, centre - half)
@@ -40,32 +39,53 @@ def accuracy_interval(correct: int, rows: int, level: float = LEVEL) -> Interval
 
 def bootstrap(
     tally: Callable[[Float64], Tally], rows: int, statistics: Mapping[str, Statistic],
-    count: int, seed: int = 0,
+    count: int, inflated: Collection[str] = (),
 ) -> dict[str, Interval]:  # fmt: skip
-    """Percentile intervals of statistics over `count` resamplings of the rows, with replacement.
+    """Intervals of statistics over `count` resamplings of the rows, with replacement.
 
-    tally: the sums over rows for weights [N], how often a resampling took each. Replicates in which a
-    statistic is not defined are left out; where there is none left, the interval is not a number.
+    tally: the sums over rows for weights [N], how often a resampling took each. Intervals are those of
+    percentiles; for shares that a resampling makes larger than the rows did, which are named as
+    inflated, basic ones: twice the estimate less the percentiles, cut to [0, 1] (Davison and Hinkley
+    1997, 5.2). Replicates in which a statistic is not defined are left out; where there is none left,
+    the interval is not a number.
     """
-    generator = np.random.default_rng(keyed.scalar(seed, "bootstrap"))
+    generator = np.random.default_rng(keyed.scalar(0, "bootstrap"))
     found = np.empty((count, len(statistics)))
     for values in found:
         taken = generator.integers(0, rows, rows, dtype=np.int32 if rows < 2**31 else np.int64)
         sums = tally(np.bincount(taken, minlength=rows).astype(np.float64))
         values[:] = [statistic(sums) for statistic in statistics.values()]
-    return {name: _percentiles(found[:, place]) for place, name in enumerate(statistics)}
+    ends = {name: _percentiles(found[:, place]) for place, name in enumerate(statistics)}
+    whole = tally(np.ones(rows))
+    for name in inflated:
+        low, high = (min(max(2 * statistics[name](whole) - end, 0.0), 1.0) for end in ends[name][::-1])
+        ends[name] = low, high
+    return ends
 
 
-def paired_difference(first_only: int, second_only: int, rows: int, seed: int = 0) -> Interval:
-    """The paired bootstrap interval of the accuracy of one classifier less that of another.
+def paired_difference(first_only: int, second_only: int, rows: int) -> Interval:
+    """Tango's score interval (1998) of the accuracy of one classifier less that of another.
 
-    first_only, second_only: rows that only the one, or the other, predicts right. Resampling rows with
-    both their predictions is drawing these counts from a multinomial distribution, exactly.
+    first_only, second_only: rows that only the one, or the other, predicts right. It keeps its width
+    where there are few such rows or none, where resampled rows would all give the same difference.
     """
-    shares = np.array([first_only, second_only, rows - first_only - second_only]) / rows
-    generator = np.random.default_rng(keyed.scalar(seed, "paired bootstrap"))
-    draws = generator.multinomial(rows, shares, DRAWS)
-    return _percentiles((draws[:, 0] - draws[:, 1]) / rows)
+    low = -_furthest(second_only, first_only, rows)
+    return low, _furthest(first_only, second_only, rows)
+
+
+def _furthest(more: int, less: int, rows: int) -> float:
+    """The largest difference that the score test does not reject, by halving; the upper end."""
+    inside, outside = (more - less) / rows, 1.0
+    for _ in range(60):
+        middle = (inside + outside) / 2
+        # The share of `less` that is likeliest given the difference: 2 N q² + b q + c = 0.
+        b = (2 * rows - more + less) * middle - more - less
+        c = -less * middle * (1 - middle)
+        share = ((b * b - 8 * rows * c) ** 0.5 - b) / (4 * rows)
+        spread = rows * (2 * share + middle * (1 - middle))
+        rejected = (more - less - rows * middle) ** 2 > _Z * _Z * spread
+        inside, outside = (inside, middle) if rejected else (middle, outside)
+    return inside
 
 
 def mcnemar(first_only: int, second_only: int) -> float:

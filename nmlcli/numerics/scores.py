@@ -47,8 +47,8 @@ Statistic = Callable[[Tally], float]
 class Metric:
     """What a head can be scored by; larger is better.
 
-    words: what heads its column in a table. of_one_class: whether it needs Tally.positive. of_numbers:
-    whether it needs Tally.moments.
+    words: what heads its column in a table, {} for the class that it is of. of_one_class: whether it
+    needs Tally.positive. of_numbers: whether it needs Tally.moments.
     """
 
     help: str
@@ -131,10 +131,10 @@ MEASURED: dict[str, Statistic] = {
 }
 METRICS = {
     "accuracy": Metric("share of rows right", "accuracy, %", accuracy),
-    "mean-class": Metric("recall, averaged over classes", "class", mean_class_accuracy),
+    "mean-class": Metric("recall, averaged over classes", "class mean", mean_class_accuracy),
     "macro-f1": Metric("F1, averaged over classes", "F1", macro_f1),
     "top5": Metric("label among the five likeliest", "top 5", top5),
-    "f1": Metric("F1 of --positive, as of MRPC and QQP", "F1 of 1", f1, of_one_class=True),
+    "f1": Metric("F1 of --positive, as of MRPC and QQP", "F1 of {}", f1, of_one_class=True),
     "mcc": Metric("Matthews' correlation, as of CoLA", "MCC", matthews),
     "pearson": Metric("correlation of ratings, as of STS-B", "Pearson", pearson, of_numbers=True),
 }

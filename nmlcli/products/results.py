@@ -59,6 +59,8 @@ def read(path: str) -> list[dict[str, Any]]:
                 value = None
             if not isinstance(value, dict):
                 raise InvalidInput(f"{name}: line {number} is not a JSON object", "give result lines")
+            if not isinstance(value.get("identity"), str | None):
+                raise InvalidInput(f"{name}: line {number} has an identity that is no text")
             lines.append(value)
     return lines
 

@@ -13,7 +13,7 @@ from nmlcli.numerics.pools import POOLS
 from nmlcli.products.features import Features
 from nmlcli.products.head import Float32, Head
 from nmlcli.products.ids import repeated
-from nmlcli.products.labels import renumber, texts
+from nmlcli.products.labels import number_names, renumber, texts
 from nmlcli.products.tables import read_table
 
 log = logging.getLogger(__name__)
@@ -86,18 +86,35 @@ class Contest:
     def numbers(self, features: Features) -> NDArray[np.int64] | None:
         """A set's labels in the contest's numbers, by name; by number where names are not known.
 
+        Labels without names are matched by what they are where the head's classes are whole numbers.
         None without labels. Raises InvalidInput, naming three, for classes that do not compete.
         """
         own, labels = features.record.classes, features.labels
         if labels is None:
             return None
+        if own is None and self.names is not None and all(map(str.isdecimal, self.names)):
+            own = number_names(labels)
         if own is not None and self.names is not None:
             return renumber(labels, own, self.names, features.source)
         if labels.max() >= self.size:
             wrong = f"{features.source} has class number {labels.max()}, the head {self.size} classes"
             raise InvalidInput(wrong)
-        log.warning("%s names no classes: their numbers are taken for the head's", features.source)
+        nameless, other = features.source, "the head's"
+        if own is not None:
+            nameless, other = self.head.source, "the set's"
+        log.warning("%s names no classes: their numbers are taken for %s", nameless, other)
         return labels
+
+
+def check_targets(rule: Rule, features: Features) -> None:
+    """Warn of classes that the map leads to and a set lacks; raises InvalidInput where it lacks all."""
+    known = features.record.classes
+    lacking = [name for name in dict.fromkeys(rule.stands_for.values()) if name not in (known or ())]
+    if known is None or not lacking:
+        return
+    if len(lacking) == len(set(rule.stands_for.values())):
+        raise InvalidInput(f"{features.source} has no class that the map leads to: {first(lacking)}")
+    log.warning("%s lacks classes that the map leads to: %s", features.source, first(lacking))
 
 
 def contest(head: Head, features: Features, rule: Rule) -> Contest:

@@ -1,10 +1,14 @@
-"""The classifier that a network was trained with, as a head on the network's own features."""
+"""Heads as they are given: files, folders of them, and the classifier that a network was trained with,
+as a head on the network's own features."""
+
+from pathlib import Path
 
 import numpy as np
 
 from nmlcli.errors import InvalidInput, first
 from nmlcli.products.container import Container, require_record
-from nmlcli.products.head import Head
+from nmlcli.products.formats import FORMATS, open_container, read_record
+from nmlcli.products.head import Head, unpack_head
 from nmlcli.provenance import Facts, Record
 
 METHOD = "own"  # the method that result lines name
@@ -14,6 +18,26 @@ _NAMES = (
     "head.classifier.linear", "head.classifier.4", "head.fc.fc2", "head.fc2", "head.proj", "classif",
 )  # fmt: skip
 _FLOATS = ("float32", "float16", "float64")
+
+
+def open_heads(source: str) -> list[Head]:
+    """A head's file, or all heads in a folder by name; other products there are passed over."""
+    if source == "-" or not Path(source).is_dir():
+        return [open_head(source)]
+    files = sorted(str(path) for path in Path(source).iterdir() if path.suffix in FORMATS)
+    records = {file: read_record(file) for file in files}
+    heads = [open_head(file) for file, record in records.items() if record and record.kind == "head"]
+    if not heads:
+        raise InvalidInput(f"{source} holds no heads", "make them with nml tune")
+    return heads
+
+
+def open_head(source: str) -> Head:
+    """A head, or a checkpoint's own classifier as one."""
+    container = open_container(source, "head")
+    record = container.record
+    is_network = record is not None and record.kind == "checkpoint"
+    return own_classifier(container) if is_network else unpack_head(container)
 
 
 def own_classifier(container: Container) -> Head:
@@ -61,14 +85,25 @@ def _layer(container: Container, count: int) -> str:
 def _as_head(record: Record, columns: int) -> Record:
     """The record of a checkpoint as that of a head on its features, as embed names them."""
     model, extra = record.model or {}, record.extra
-    trained_on, validation = record.data or {}, extra.get("validation") or {}
     facts: Facts = {
-        "method": METHOD, "seed": model.get("seed"), "loss": "ce",
-        "trained_on": [trained_on["identity"]] if trained_on.get("identity") else [],
-        "validated_on": [validation["identity"]] if validation.get("identity") else [],
+        "method": METHOD, "seed": model.get("seed"), "loss": _loss(record.options),
+        "trained_on": _met_as(record.data), "validated_on": _met_as(extra.get("validation")),
         "selected_by": extra.get("selected_by"), "fraction": extra.get("fraction", 1.0),
     }  # fmt: skip
     return Record(
         "head", record.identity, record.command, record.options, record.classes, record.rows, columns,
         record.data, {**model, "layer": "pre_logits"}, record.noise, record.parents, facts,
     )  # fmt: skip
+
+
+def _loss(options: Facts) -> str | None:
+    """What a network was trained by, in the words for heads; None for labels that mixing made."""
+    if options.get("mixup") or options.get("cutmix"):
+        return None
+    return "label-smoothing" if options.get("label_smoothing") else "ce"
+
+
+def _met_as(data: Facts | None) -> list[str]:
+    """The identities by which a set of samples can be met again, under other labels too."""
+    told = data or {}
+    return [str(told[key]) for key in ("identity", "samples") if told.get(key)]

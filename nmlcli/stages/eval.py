@@ -1,7 +1,7 @@
 """`eval`: heads scored on sets of features, in numpy alone; one result line a head and set."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,18 +15,18 @@ from nmlcli.numerics.scores import METRICS
 from nmlcli.numerics.spectra import Accumulator
 from nmlcli.products import results
 from nmlcli.products.features import Features
-from nmlcli.products.formats import FORMATS, open_container, read_features, read_record
-from nmlcli.products.head import Head, unpack_head
-from nmlcli.products.tables import Table
+from nmlcli.products.formats import read_features
+from nmlcli.products.head import Head
+from nmlcli.products.tables import SUFFIXES
 from nmlcli.progress import Advance, shifted, silent
-from nmlcli.provenance import canonical, hash_file
-from nmlcli.stages.classes import Contest, Rule, contest, read_class_map
-from nmlcli.stages.classifier import own_classifier
-from nmlcli.stages.comparison import Right, compared, is_predictions, read_predictions, right_of
+from nmlcli.provenance import canonical
+from nmlcli.stages.classes import Contest, Rule, check_targets, contest, read_class_map
+from nmlcli.stages.classifier import open_heads
+from nmlcli.stages.comparison import Gathering, Rival, compared, open_rival
 from nmlcli.stages.inputs import check_network, check_stdin, finite_blocks
 from nmlcli.stages.lines import result_line
-from nmlcli.stages.outputs import check_apart, check_no_input, check_results
-from nmlcli.stages.scoring import Line, Scores, Scoring, check_table, spectral
+from nmlcli.stages.outputs import check_apart, check_out, check_results
+from nmlcli.stages.scoring import Line, Scores, Scoring, spectral
 
 log = logging.getLogger(__name__)
 
@@ -51,23 +51,6 @@ class EvalOptions:
     scoring: Scoring = field(default_factory=Scoring)
 
 
-class _Rival(NamedTuple):
-    """What heads are compared with. predictions: a table's, where it is not a head."""
-
-    identity: str
-    head: Head | None
-    predictions: Table | None
-
-
-class _Set(NamedTuple):
-    """Opened features to score on, under the name that the lines give them. theirs: what the rival has
-    right of its rows, or the classes of the rival's head."""
-
-    features: Features
-    name: SetName
-    theirs: Right | Contest | None
-
-
 class _Task(NamedTuple):
     """One head on one set: labels [N] in the contest's numbers (None: unlabelled), and what its line
     says before anything is measured, its identity included."""
@@ -75,6 +58,18 @@ class _Task(NamedTuple):
     contest: Contest
     labels: NDArray[np.int64] | None
     line: Line
+
+    def among(self, known: Mapping[str, Line]) -> bool:
+        """Whether its line is known already, with all keys that it has today."""
+        return self.line.keys() <= known.get(self.line["identity"], {}).keys()
+
+
+class _Set(NamedTuple):
+    """Opened features and the heads to score on them. rival: how what it has right is gathered."""
+
+    features: Features
+    tasks: list[_Task]
+    rival: Callable[[], Gathering] | None
 
 
 def evaluate(
@@ -88,26 +83,28 @@ def evaluate(
     """
     _check(head, sources, options)
     rule = Rule(options.restrict, _class_map(options), options.class_map_by or "max")
-    heads, rival = _open_heads(head), _open_rival(options.versus)
+    heads, rival = open_heads(head), open_rival(options.versus)
     if options.predictions is not None and (len(heads), len(sources)) != (1, 1):
         raise UsageError("--predictions is for one head and one set", "name them")
-    sets = [_open_set(source, rival, rule) for source in sources]
-    tasks = [_tasks(heads, opened, rival, rule, options) for opened in sets]
+    sets = [_open_set(source, heads, rival, rule, options) for source in sources]
     known = _known_lines(options)
     total = sum(opened.features.rows for opened in sets)
     lines: list[Line] = []
     before = 0
-    for opened, all_tasks in zip(sets, tasks, strict=True):
-        missing = [task for task in all_tasks if task.line["identity"] not in known]
-        if count := len(all_tasks) - len(missing):
-            log.info("%s: %d of %d lines are up to date", opened.features.source, count, len(all_tasks))
+    for opened in sets:
+        missing = [task for task in opened.tasks if not task.among(known)]
+        if count := len(opened.tasks) - len(missing):
+            words = "%s: %d of %d lines are up to date"
+            log.info(words, opened.features.source, count, len(opened.tasks))
         made = _score(opened, missing, rival, options, shifted(advance, before, total))
         before += opened.features.rows
         if options.results is not None and made:
             results.merge(options.results, [group[0] for group in made.values()])
-        identities = [task.line["identity"] for task in all_tasks]
-        groups = [made.get(identity) or known.get(identity, []) for identity in identities]
-        _warn(opened, [group[0] for group in groups if group])
+        identities = [task.line["identity"] for task in opened.tasks]
+        groups = [
+            made.get(each) or [known[each]] for each in identities if each in made or each in known
+        ]
+        _warn(opened.features, [group[0] for group in groups])
         lines += [line for group in groups for line in group]
     return lines
 
@@ -118,10 +115,10 @@ def _check(head: str, sources: Sequence[str], options: EvalOptions) -> None:
     check_stdin(*inputs)
     check_apart(results=options.results, predictions=options.predictions)
     check_results(options.results, [name for name in inputs if name not in (None, "-")])
-    check_no_input(options.predictions, inputs, "--predictions")
-    if options.predictions is not None:
-        check_table(options.predictions)
-    elif options.scoring.probabilities:
+    check_out(options.predictions, inputs, "--predictions", SUFFIXES)
+    if options.predictions == "-":
+        raise UsageError("--predictions go to a file: stdout has the lines", "name a table")
+    if options.predictions is None and options.scoring.probabilities:
         raise UsageError("--probabilities go with --predictions", "give --predictions FILE")
     if options.class_map is None and options.class_map_by is not None:
         raise UsageError("--class-map-by says how --class-map works", "give --class-map FILE")
@@ -129,10 +126,10 @@ def _check(head: str, sources: Sequence[str], options: EvalOptions) -> None:
         raise UsageError(f"--metric {options.scoring.metric} is of all classes", "leave --positive out")
 
 
-def _warn(opened: _Set, lines: list[Line]) -> None:
+def _warn(features: Features, lines: list[Line]) -> None:
     """Say what makes these scores less than they seem."""
     seen = sum(bool(line["seen"]) for line in lines)
-    source, noise = opened.features.source, opened.features.record.noise or {}
+    source, noise = features.source, features.record.noise or {}
     if seen:
         log.warning("%s: %d of %d heads were trained or chosen on this set", source, seen, len(lines))
     if flipped := noise.get("realised"):
@@ -142,90 +139,51 @@ def _warn(opened: _Set, lines: list[Line]) -> None:
 
 def check_threshold(lines: Iterable[Line], least: float) -> None:
     """Raise ThresholdMissed where the score of a result line is below `least`, or not defined."""
-    scores = {_title(line): line for line in lines if line["kind"] == "result"}
-    if not scores:
+    scored = [line for line in lines if line["kind"] == "result"]
+    if not scored:
         raise InvalidInput("nothing was scored", "--fail-under needs a set with labels")
 
-    def score(title: str) -> float:
-        value = scores[title]["score"]
+    def score(line: Line) -> float:
+        value = line["score"]
         return float(value) if value is not None and value == value else float("-inf")
 
-    worst = min(scores, key=score)
+    worst = min(scored, key=score)
     if score(worst) < least:
-        metric, found = scores[worst]["metric"], score(worst)
+        metric, found = worst["metric"], score(worst)
         words = f"{metric} {found:.4f} is below {least:g}" if found > -2 else f"{metric} is not defined"
-        raise ThresholdMissed(f"{worst}: {words}")
-
-
-def _title(line: Line) -> str:
-    name = SetName(line["task"] or "the set", line["domain"], line["split"])
-    return f"{line['method']} s{line['seed']} on {name}"
-
-
-def _open_heads(source: str) -> list[Head]:
-    """A head's file, or all heads in a folder by name; other products there are passed over."""
-    if source == "-" or not Path(source).is_dir():
-        return [_open_head(source)]
-    files = sorted(str(path) for path in Path(source).iterdir() if path.suffix in FORMATS)
-    records = {file: read_record(file) for file in files}
-    heads = [_open_head(file) for file, record in records.items() if record and record.kind == "head"]
-    if not heads:
-        raise InvalidInput(f"{source} holds no heads", "make them with nml tune")
-    return heads
-
-
-def _open_head(source: str) -> Head:
-    """A head, or a checkpoint's own classifier as one."""
-    container = open_container(source, "head")
-    record = container.record
-    is_network = record is not None and record.kind == "checkpoint"
-    return own_classifier(container) if is_network else unpack_head(container)
+        run = f"{worst['method']} s{worst['seed']} {worst['options']}".strip()
+        raise ThresholdMissed(f"{run} on {results.set_name(worst)}: {words}")
 
 
 def _class_map(options: EvalOptions) -> dict[str, str]:
     return {} if options.class_map is None else read_class_map(options.class_map)
 
 
-def _open_rival(source: str | None) -> _Rival | None:
-    if source is None:
-        return None
-    if is_predictions(source):
-        table = read_predictions(source)
-        return _Rival(hash_file(source), None, table)
-    head = _open_head(source)
-    return _Rival(head.record.identity, head, None)
-
-
-def _open_set(source: str, rival: _Rival | None, rule: Rule) -> _Set:
+def _open_set(
+    source: str, heads: list[Head], rival: Rival | None, rule: Rule, options: EvalOptions
+) -> _Set:
     name, path = split_name(source)
     features = read_features(path)
-    data = features.record.data
-    if name is None and data is not None:
-        name = SetName(str(data.get("task")), data.get("domain"), data.get("split"))
+    data = features.record.data or {}
+    if name is None and data.get("task"):
+        name = SetName(str(data["task"]), data.get("domain"), data.get("split"))
     elif name is None:
         name = SetName("stdin") if path == "-" else SetName.of_path(path)
-    return _Set(features, name, _theirs(features, rival, rule))
-
-
-def _theirs(features: Features, rival: _Rival | None, rule: Rule) -> Right | Contest | None:
-    """What a rival has to say of a set, once it is known to be of its rows."""
+    check_targets(rule, features)
+    tasks = _tasks(heads, features, name, rival, rule, options)
     if rival is None:
-        return None
-    if features.labels is None:
+        return _Set(features, tasks, None)
+    ours, labels = tasks[0].contest, tasks[0].labels
+    if labels is None:
         raise InvalidInput(f"{features.source} has no labels", "--versus compares accuracies")
-    if rival.head is not None:
-        check_network(rival.head.record, rival.head.source, features)
-        return contest(rival.head, features, rule)
-    classes, numbers = features.record.classes, features.labels.tolist()
-    names = [classes[number] for number in numbers] if classes else list(map(str, numbers))
-    return right_of(rival.predictions, features, names) if rival.predictions else None
+    return _Set(features, tasks, rival.on(features, rule, ours, labels))
 
 
 def _tasks(
-    heads: list[Head], opened: _Set, rival: _Rival | None, rule: Rule, options: EvalOptions
-) -> list[_Task]:
+    heads: list[Head], features: Features, name: SetName, rival: Rival | None, rule: Rule,
+    options: EvalOptions,
+) -> list[_Task]:  # fmt: skip
     """The heads that a set is scored with, once all that can be checked of them fits."""
-    features = opened.features
     if features.labels is None and options.predictions is None:
         remedy = "give --predictions FILE for predictions"
         raise InvalidInput(f"{features.source} has no labels", remedy)
@@ -238,15 +196,15 @@ def _tasks(
     tasks = []
     for head in heads:
         own = contest(head, features, rule)
-        line = result_line(features, opened.name, head, own.size, settings, inputs, options.tags)
+        line = result_line(features, name, head, own.size, settings, inputs, options.tags)
         if rule.stands_for:
             line["class_map"] = rule.pool
         tasks.append(_Task(own, own.numbers(features), line))
     return tasks
 
 
-def _known_lines(options: EvalOptions) -> dict[str, list[Line]]:
-    """With --reuse, the lines that lie in --results already."""
+def _known_lines(options: EvalOptions) -> dict[str, Line]:
+    """With --reuse, the result lines that lie in --results already."""
     if not options.reuse:
         return {}
     if options.results is None or options.predictions is not None or options.per_class:
@@ -254,36 +212,35 @@ def _known_lines(options: EvalOptions) -> dict[str, list[Line]]:
         raise UsageError("--reuse answers from --results FILE", remedy)
     if not Path(options.results).is_file():
         return {}
-    return {line["identity"]: [line] for line in results.read(options.results) if "identity" in line}
+    lines = results.read(options.results)
+    of_heads = [line for line in lines if line.get("kind") == "result" and line.get("identity")]
+    return {line["identity"]: line for line in of_heads}
 
 
 def _score(
-    opened: _Set, tasks: list[_Task], rival: _Rival | None, options: EvalOptions, advance: Advance
+    opened: _Set, tasks: list[_Task], rival: Rival | None, options: EvalOptions, advance: Advance
 ) -> dict[str, list[Line]]:
     """Read a set once for all heads; returns each task's line and those of its classes, by identity."""
     if not tasks:
         return {}
-    features, theirs = opened.features, opened.theirs
-    asked = options.scoring
-    scores = [Scores(task.contest, task.labels, features.rows, asked) for task in tasks]
-    other = None
-    if isinstance(theirs, Contest):
-        plain, own = Scoring(), theirs.numbers(features)
-        other = Scores(theirs, own, features.rows, plain, spectrum=False)
+    features = opened.features
+    scores = [Scores(task.contest, task.labels, features, options.scoring) for task in tasks]
+    theirs = opened.rival() if opened.rival else None
+    gathered: list[Gathering] = [*scores, *([theirs] if theirs else [])]
     shared = Accumulator(features.rows, features.columns)  # of F, the Z of every linear head
     for block in finite_blocks(features, advance):
         if any(score.linear for score in scores):
             shared.add(block)
-        for score in (*scores, *([other] if other else [])):
-            score.add(block)
+        for each in gathered:
+            each.add(block)
     if options.predictions is not None:
-        scores[0].write_predictions(options.predictions, features.ids)
-    right = other.right if other else theirs
+        scores[0].write_predictions(options.predictions)
     made = {}
     for task, score in zip(tasks, scores, strict=True):
         if task.labels is not None:
             line = {**task.line, **score.measures(), **spectral(score.sums or shared)}
-            if rival is not None and isinstance(right, np.ndarray):
-                line |= compared(score.right, right, rival.identity)
-            made[line["identity"]] = [line, *(score.per_class(line) if options.per_class else ())]
+            if rival is not None and theirs is not None:
+                line |= compared(score.right, theirs.right, rival.identity)
+            of_classes = score.per_class(task.line) if options.per_class else ()
+            made[line["identity"]] = [line, *of_classes]
     return made

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmlcli.provenance import Facts, Record, chain, identity_of
-from nmlcli.stages.inputs import joined
+from nmlcli.stages.inputs import LabelledSet, joined
 from nmlcli.stages.realised import noise_among
 from nmlcli.stages.selection import Candidate, Ranking
 from nmlcli.stages.splits import Numbers, Portion
@@ -77,7 +77,9 @@ class Origin:
             "activation": candidate.settings.activation, "loss": candidate.settings.loss,
             "fraction": self.asked.get("fraction", 1.0),
             "selected_by": None if ranking is None else "val_accuracy",
-            "trained_on": list(used.trained_on), "validated_on": self.checked_on,
+            "domains": _domains(used.parents),
+            "trained_on": list(used.trained_on),
+            "validated_on": _met_as(self.validation.whole) if self.validation else None,
         }  # fmt: skip
         if ranking is not None:
             extra["candidates"] = ranking
@@ -93,17 +95,17 @@ class Origin:
         training, validation, whole = self.training, self.validation, self.training.whole
         if validation is None or not self.refit:
             noise = noise_among(training, self.clean)
-            return _Used(len(training), whole.known_as, whole.records, whole.data, noise)
+            return _Used(len(training), _met_as(whole), whole.records, whole.data, noise)
         if not self.own_validation:
             both = _together(training, validation)
             noise = noise_among(both, self.clean)
-            return _Used(len(both), whole.known_as, whole.records, whole.data, noise)
+            return _Used(len(both), _met_as(whole), whole.records, whole.data, noise)
         other = validation.whole
         noise = noise_among(training, self.clean)
         ours = replace(whole.parts[0].record, data=whole.data, noise=noise)
         one = joined([ours, replace(other.parts[0].record, noise=other.noise)])
         return _Used(
-            len(training) + len(validation), [*whole.known_as, *other.known_as],
+            len(training) + len(validation), [*_met_as(whole), *_met_as(other)],
             [*whole.records, *other.records], one.data, one.noise,
         )  # fmt: skip
 
@@ -117,6 +119,24 @@ class _Used:
     parents: Sequence[Record]
     data: Facts | None
     noise: Facts | None
+
+
+def _met_as(whole: LabelledSet) -> list[str]:
+    """The identities by which a set can be met again, that of its samples under other labels too."""
+    told = [record.data or {} for record in whole.records if record.kind == "features"]
+    return [*whole.known_as, *dict.fromkeys(data["samples"] for data in told if data.get("samples"))]
+
+
+def _domains(records: Sequence[Record]) -> dict[str, list[str | None]] | None:
+    """The domains of each task that features are of, None where a task is not known."""
+    found: dict[str, list[str | None]] = {}
+    for data in (record.data or {} for record in records if record.kind == "features"):
+        if not data.get("task"):
+            return None
+        domains = found.setdefault(data["task"], [])
+        if data.get("domain") not in domains:
+            domains.append(data.get("domain"))
+    return found
 
 
 def _together(one: Portion, other: Portion) -> Portion:

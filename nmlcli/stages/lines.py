@@ -15,7 +15,7 @@ from nmlcli.stages.scoring import MEASURED_KEYS, Line
 REVISION = 2
 
 # Keys that only some lines have, beside the ends of intervals.
-_OPTIONAL = {"class_map", "resamplings", "versus", "difference", "mcnemar"}
+_OPTIONAL = {"class_map", "resamplings", "versus", "difference", "mcnemar", "class", "precision", "f1"}
 
 
 def result_line(
@@ -30,17 +30,20 @@ def result_line(
     """
     record = head.record
     tuned, trained_on, noise = record.extra, record.data or {}, record.noise or {}
+    set_noise = features.record.noise or {}
     differing = tuned.get("options") or {}
     known = {"name": str(name), "tags": dict(tags), **settings}
     made_of = [record.identity, features.record.identity, *inputs]
     line = {
         "kind": "result",
         **asdict(name),
-        "role": _role(name, trained_on),
+        "role": _role(name, record),
         "rows": features.rows,
+        "set_noise": set_noise.get("kind"),
+        "set_realised": set_noise.get("realised"),
         "classes_scored": classes_scored,
         "restricted": settings["restrict"],
-        "seen": _seen(features.record, record),
+        "seen": seen(features.record, record),
         **{key: tuned.get(key) for key in ("method", "preset", "loss", "scale")},
         "options": ",".join(f"{key}={value}" for key, value in sorted(differing.items())),
         "seed": tuned.get("seed"),
@@ -69,16 +72,24 @@ def _network_keys(features: Record, head: Record) -> Line:
     return {key: tuned_for[key] if told[key] is None else told[key] for key in keys}
 
 
-def _role(name: SetName, trained_on: Mapping[str, Any]) -> str | None:
-    """id for the task and domain that the head was trained on, ood for another domain of the task."""
-    if name.task != trained_on.get("task"):
-        return None
-    return "id" if name.domain == trained_on.get("domain") else "ood"
+def _role(name: SetName, head: Record) -> str | None:
+    """id for a task and domain that the head was trained on, ood for another domain of the task.
+
+    None where it cannot be told: for other tasks, and where only one of the two has a domain.
+    """
+    data = head.data or {}
+    domains = head.extra.get("domains") or {data.get("task"): [data.get("domain")]}
+    known = domains.get(name.task, ())
+    if name.domain in known:
+        return "id"
+    return None if not known or name.domain is None or None in known else "ood"
 
 
-def _seen(features: Record, head: Record) -> bool:
-    """Whether the head was trained or chosen on the set; being watched on it is neither."""
+def seen(features: Record, head: Record) -> bool:
+    """Whether the head was trained or chosen on the set, under whatever labels; being watched on it is
+    neither. Parts of a set are not recognised."""
     used = set(head.extra.get("trained_on") or ())
     if head.extra.get("selected_by") is not None:
         used |= set(head.extra.get("validated_on") or ())
-    return bool(used & {features.identity, (features.data or {}).get("identity")})
+    data = features.data or {}
+    return bool(used & {features.identity, data.get("identity"), data.get("samples")})

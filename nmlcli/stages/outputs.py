@@ -79,6 +79,8 @@ def check_place(out: str | None, inputs: Iterable[str | Path], option: str = "-o
 
 def check_results(out: str | None, inputs: Iterable[str | Path]) -> None:
     """check_place for a file that result lines are merged into: what is there must be such lines."""
+    if out == "-":
+        raise UsageError("--results adds lines to a file, not to stdout", "they go there without it")
     check_place(out, inputs, "--results")
     if out is not None and Path(out).is_file():
         results.read(out)

@@ -8,22 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nmlcli.errors import InvalidInput, UsageError, first
+from nmlcli.errors import InvalidInput, first
 from nmlcli.numerics import metrics
 from nmlcli.numerics.intervals import accuracy_interval, bootstrap
 from nmlcli.numerics.measures import MEASURES, UndefinedError
 from nmlcli.numerics.scores import MEASURED, METRICS, Statistic
 from nmlcli.numerics.spectra import Accumulator
-from nmlcli.products.tables import SUFFIXES, write_table
+from nmlcli.products.features import Features
+from nmlcli.products.tables import sidecar, write_table
 from nmlcli.stages.classes import Contest
 
 Line = dict[str, Any]
 Float32 = NDArray[np.float32]
 
+_OTHERS = [name for name in MEASURED if name != "accuracy"]
 # The keys that are measured, in their order in a line.
 MEASURED_KEYS = (
-    "accuracy", "accuracy_low", "accuracy_high", "top5", "mean_class_accuracy", "macro_f1", "nll",
-    "ece", "metric", "score", "sve", "lsvr", "spectrum_preset",
+    "accuracy", "accuracy_low", "accuracy_high", *_OTHERS, "metric", "score", "sve", "lsvr",
+    "spectrum_preset",
 )  # fmt: skip
 _TOP = 5
 _ROWS = 2048  # that a head is applied to at once: what lies between wide layers takes memory
@@ -51,16 +53,18 @@ class Scores:
     """What one head says of a set, gathered block by block: a few numbers a row, and the sums of Z."""
 
     def __init__(
-        self, contest: Contest, labels: NDArray[np.int64] | None, rows: int, asked: Scoring,
+        self, contest: Contest, labels: NDArray[np.int64] | None, features: Features, asked: Scoring,
         spectrum: bool = True,
     ) -> None:  # fmt: skip
         """labels: int64 [N] in the contest's numbers. spectrum: whether Z is measured.
 
         Raises InvalidInput where the metric is not of classes like these.
         """
-        self.contest, self.labels, self.asked = contest, labels, asked
-        self.linear = len(contest.head.layers) == 1  # then Z is F, whose sums all linear heads share
-        width = contest.head.layers[-1][0].shape[1]
+        self.contest, self.labels, self.features, self.asked = contest, labels, features, asked
+        head, rows = contest.head, features.rows
+        # Then Z is F, but for a factor, and all such heads share its sums.
+        self.linear = len(head.layers) == 1 and head.residual is None
+        width = head.layers[-1][0].shape[1]
         self.sums = Accumulator(rows, width) if spectrum and not self.linear else None
         self.predictions = np.empty(rows, dtype=np.int64)
         self.confidence = np.empty(rows)
@@ -80,7 +84,13 @@ class Scores:
             self._add(block[start : start + _ROWS])
 
     def _add(self, block: Float32) -> None:
-        transformed, logits = self.contest.apply(block)
+        with np.errstate(over="ignore", invalid="ignore"):  # it is told below, with the sample's id
+            transformed, logits = self.contest.apply(block)
+        finite = np.isfinite(logits)
+        if not finite.all():
+            sample = self.features.ids[self.done + int(np.argmin(finite.all(axis=1)))]
+            wrong = f"{self.features.source}: the logits of {sample} are not finite"
+            raise InvalidInput(wrong, f"its features are too large for {self.contest.head.source}")
         if self.sums is not None:
             self.sums.add(transformed)
         rows = slice(self.done, self.done + len(block))
@@ -117,15 +127,15 @@ class Scores:
         return {**line, **self._intervals(scored)}
 
     def _intervals(self, scored: metrics.ScoredRows) -> Line:
-        """Percentile intervals of all but the accuracy, if they are wanted."""
+        """Intervals of all but the accuracy from resampled rows, if they are wanted."""
         if not self.asked.resamplings:
             return {}
-        wanted: dict[str, Statistic] = {k: v for k, v in MEASURED.items() if k != "accuracy"}
+        wanted: dict[str, Statistic] = {name: MEASURED[name] for name in _OTHERS}
         wanted["score"] = METRICS[self.asked.metric].measure
         if self.contest.size <= _TOP:
-            del wanted["top5"]
+            wanted = {name: each for name, each in wanted.items() if each is not MEASURED["top5"]}
         rows, count = len(scored.labels), self.asked.resamplings
-        found = bootstrap(scored.tally, rows, wanted, count)
+        found = bootstrap(scored.tally, rows, wanted, count, inflated=["ece"])
         ends: Line = {"resamplings": count}
         for name, (low, high) in found.items():
             ends[f"{name}_low"], ends[f"{name}_high"] = low, high
@@ -141,10 +151,11 @@ class Scores:
         )  # fmt: skip
 
     def per_class(self, line: Line) -> list[Line]:
-        """A line for each class of the set: accuracy is its recall."""
+        """A line for each class of the set, with what the whole set's says that is not measured:
+        accuracy is the class's recall."""
         tally = self._scored().tally()
-        keys = ("task", "domain", "split", "method", "seed", "head", "features")
-        common, found = {key: line[key] for key in keys}, []
+        left = {*MEASURED_KEYS, "identity"}
+        common, found = {key: value for key, value in line.items() if key not in left}, []
         for number in np.flatnonzero(tally.rows):
             counts = (tally.rows[number], tally.predicted[number], tally.right[number])
             rows, predicted, right = map(int, counts)
@@ -155,13 +166,13 @@ class Scores:
                 "precision": right / predicted if predicted else None,
                 "f1": 2 * right / (rows + predicted),
             }
-            found.append({"kind": "class", **common, **measured})
+            found.append({**common, "kind": "class", **measured})
         return found
 
-    def write_predictions(self, out: str, ids: Sequence[str]) -> None:
+    def write_predictions(self, out: str) -> None:
         """Write `id,label,prediction,confidence`, labels and predictions by their names, and a column
         `p(CLASS)` for each class where probabilities are kept."""
-        named = self.contest.named
+        named, ids = self.contest.named, self.features.ids
         labels = [""] * len(ids) if self.labels is None else list(map(named, self.labels.tolist()))
         columns: dict[str, Sequence[str]] = {
             "id": ids,
@@ -173,6 +184,8 @@ class Scores:
             for number in range(self.contest.size):
                 columns[f"p({named(number)})"] = _Decimals(self.probabilities[:, number])
         write_table(out, columns, None)
+        if Path(out).is_file():
+            sidecar(out).unlink(missing_ok=True)  # the record of a table that was there before
 
     def _known_labels(self) -> NDArray[np.int64]:
         if self.labels is None:
@@ -234,9 +247,3 @@ def spectral(sums: Accumulator) -> Line:
         except UndefinedError:
             line[name] = None
     return {**line, "spectrum_preset": "raw"}
-
-
-def check_table(out: str) -> None:
-    """Raise UsageError where a name is not that of a table."""
-    if Path(out).suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{out}: predictions are a table", f"use {', '.join(SUFFIXES)}")

@@ -1,6 +1,7 @@
 """Intervals and tests of significance against SciPy and slow loops."""
 
 from math import comb
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +19,8 @@ from nmlcli.numerics.scores import MEASURED, METRICS
     "correct,rows", [(0, 1), (1, 1), (3, 10), (50, 100), (0, 40), (40, 40), (9321, 10000)]
 )
 def test_interval_is_wilsons(correct: int, rows: int) -> None:
-    for level in (0.9, 0.95):
-        wanted = binomtest(correct, rows).proportion_ci(level, method="wilson")
-        assert intervals.accuracy_interval(correct, rows, level) == pytest.approx(
-            (wanted.low, wanted.high)
-        )
+    wanted = binomtest(correct, rows).proportion_ci(0.95, method="wilson")
+    assert intervals.accuracy_interval(correct, rows) == pytest.approx((wanted.low, wanted.high))
 
 
 def test_interval_agrees_with_the_bootstrap_of_a_large_set() -> None:
@@ -61,12 +59,40 @@ def test_bootstrap_is_that_of_a_loop_over_resampled_rows() -> None:
         assert found[name][0] < MEASURED[name](rows.tally()) < found[name][1]
 
 
-def test_bootstrap_is_seeded() -> None:
+def test_bootstrap_is_keyed() -> None:
     rows = rows_of(50)
     wanted = {"mcc": METRICS["mcc"].measure}
     one = intervals.bootstrap(rows.tally, 50, wanted, 100)
     assert intervals.bootstrap(rows.tally, 50, wanted, 100) == one
-    assert intervals.bootstrap(rows.tally, 50, wanted, 100, seed=1) != one
+
+
+def test_as_many_rows_are_drawn_as_there_are_and_the_ends_are_those_of_95_percent() -> None:
+    """Each replicate is what the n-th resampling says: the ends are known percentiles of 1 … 1000."""
+    drawn: list[float] = []
+
+    def tally(weights: np.ndarray) -> Any:
+        drawn.append(weights.sum())
+        return len(drawn)
+
+    low, high = intervals.bootstrap(tally, 400, {"place": float}, 1000)["place"]  # type: ignore[dict-item]
+    assert set(drawn) == {400}
+    assert (low, high) == pytest.approx((1 + 0.025 * 999, 1 + 0.975 * 999))
+
+
+def test_the_interval_of_the_calibration_error_is_not_carried_upwards() -> None:
+    """Of 100 sets of 300 rows whose confidence is 5 % too high; percentiles cover it 3 times in 10."""
+    generator, wanted = np.random.default_rng(0), {"ece": MEASURED["ece"]}
+    covered = {True: 0, False: 0}
+    for _ in range(100):
+        confidence = 0.1 + 0.9 * generator.beta(5, 2, 300)
+        right, none = generator.random(300) < confidence - 0.05, np.zeros(300)
+        labels = none.astype(np.int64)
+        rows = ScoredRows(labels, np.where(right, 0, 1), confidence, none, none.astype(bool), 2)
+        for basic in covered:
+            low, high = intervals.bootstrap(rows.tally, 300, wanted, 100, ["ece"] * basic)["ece"]
+            covered[basic] += low <= 0.05 <= high
+            assert 0 <= low <= high <= 1
+    assert covered[True] >= 82 and covered[False] < 50
 
 
 def test_what_is_never_defined_has_no_interval() -> None:
@@ -76,17 +102,26 @@ def test_what_is_never_defined_has_no_interval() -> None:
     assert np.isnan(intervals.bootstrap(rows_of(20).tally, 20, {"x": never}, 5)["x"]).all()
 
 
-def test_paired_difference_is_that_of_resampled_pairs() -> None:
+def test_paired_difference_is_tangos_score_interval() -> None:
+    """Complete response before and after therapy, Cavo et al. 2012, as in Fagerland et al. 2017."""
+    assert intervals.paired_difference(6, 16, 161) == pytest.approx((-0.1240, -0.0054), abs=5e-5)
     low, high = intervals.paired_difference(80, 50, 1000)
-    generator = np.random.default_rng(1)
-    pairs = np.repeat([1, -1, 0], [80, 50, 870])
-    draws = [pairs[generator.integers(0, 1000, 1000)].mean() for _ in range(5000)]
-    assert (low, high) == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=1.5e-3)
     assert (low, high) == pytest.approx(
         (0.03 - 1.96 * 0.01136, 0.03 + 1.96 * 0.01136), abs=1.5e-3
-    )  # √((b + c - (b - c)²/N) / N²)
-    assert intervals.paired_difference(80, 50, 1000) == (low, high)
-    assert intervals.paired_difference(0, 0, 10) == (0, 0)
+    )  # √((b + c - (b - c)²/N) / N²), of many rows
+    assert intervals.paired_difference(50, 80, 1000) == (-high, -low)
+    half = 1.959964**2 / (20 + 1.959964**2)
+    assert intervals.paired_difference(0, 0, 20) == pytest.approx((-half, half))
+    assert intervals.paired_difference(20, 0, 20)[1] == 1
+
+
+@pytest.mark.parametrize(("rows", "one", "other"), [(30, 0.2, 0.05), (200, 0.02, 0.02), (50, 0.3, 0.3)])
+def test_paired_difference_covers(rows: int, one: float, other: float) -> None:
+    draws = np.random.default_rng(0).multinomial(rows, [one, other, 1 - one - other], 4000)
+    counts, times = np.unique(draws[:, :2], axis=0, return_counts=True)
+    ends = np.array([intervals.paired_difference(b, c, rows) for b, c in counts.tolist()])
+    inside = (ends[:, 0] <= one - other) & (one - other <= ends[:, 1])
+    assert 0.93 <= (times * inside).sum() / 4000 <= 0.985
 
 
 def test_mcnemar_is_exact() -> None:

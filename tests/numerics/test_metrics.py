@@ -182,9 +182,10 @@ def calibration(confidence: np.ndarray, correct: np.ndarray) -> float:
 
 def test_calibration_error() -> None:
     generator = np.random.default_rng(1)
-    confidence, correct = generator.uniform(0.001, 1, 2000), generator.random(2000) < 0.6
+    confidence, correct = generator.uniform(0.001, 1, 2000), generator.random(2000) < 0.65
     got = calibration(confidence, correct)
     assert got == pytest.approx(slow_calibration(confidence, correct, 15))
+    assert got != pytest.approx(slow_calibration(confidence, correct, 10), rel=1e-3)
     ones, right = np.ones(10), np.ones(10, dtype=bool)
     assert calibration(ones, right) == 0
     assert calibration(ones, ~right) == 1

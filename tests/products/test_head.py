@@ -8,7 +8,8 @@ import torch
 
 from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.products.formats import FORMATS, read_head, write_head
-from nmlcli.products.head import Head
+from nmlcli.products.head import Head, pack_head
+from nmlcli.products.stream import write_safetensors
 from nmlcli.provenance import Record
 
 D, HIDDEN, C, N = 6, 9, 4, 50
@@ -114,6 +115,19 @@ def test_layers_that_do_not_fit_are_refused(tmp_path, head, word):
     with pytest.raises(InvalidInput, match=r"head\.safetensors") as caught:
         read_head(path)
     assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [("other", draw(2)), ("bias.1", draw(C)), ("input_scale", np.array(2, dtype=np.float32)),
+     ("input_scale", np.array([2.0]))],
+)  # fmt: skip
+def test_arrays_of_other_names_or_types_are_refused(tmp_path, name, array):
+    path = tmp_path / "head.safetensors"
+    with path.open("wb") as file:
+        write_safetensors(file, HEADS["linear"].record, {**pack_head(HEADS["linear"]), name: array})
+    with pytest.raises(InvalidInput, match=name):
+        read_head(str(path))
 
 
 def test_a_head_goes_through_a_pipe_and_not_into_a_table(tmp_path):

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -78,17 +79,30 @@ def test_a_missing_file_and_a_missing_folder(tmp_path):
         results.merge(str(tmp_path / "none" / "r.jsonl"), [{}])
 
 
+@pytest.mark.parametrize("identity", ['["x"]', "{}", "7"])
+def test_an_identity_is_a_text(tmp_path, identity):
+    path = tmp_path / "r.jsonl"
+    path.write_text(f'{{"identity": "a"}}\n{{"identity": null}}\n{{"identity": {identity}}}\n')
+    with pytest.raises(InvalidInput, match="line 3 has an identity that is no text"):
+        results.merge(str(path), [{"identity": "b"}])
+
+
 def test_stdin_is_read(monkeypatch):
     stdin = io.TextIOWrapper(io.BytesIO(b'{"a": "\xc3\xa4"}\n'))
     monkeypatch.setattr("sys.stdin", stdin)
     assert results.read("-") == [{"a": "ä"}]
 
 
-def test_a_link_is_followed(tmp_path):
-    real, link = tmp_path / "real.jsonl", tmp_path / "link.jsonl"
+def test_a_link_is_followed(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    real, link = tmp_path / "there" / "real.jsonl", tmp_path / "link.jsonl"
     real.write_text('{"identity": "a"}\n')
     link.symlink_to(real)
+    locked = []
+    monkeypatch.setattr(results.fcntl, "flock", lambda handle, _: locked.append(os.fstat(handle)))
     results.merge(str(link), [{"identity": "b"}])
+    # Writers that come by another name hold the same lock.
+    assert [each.st_ino for each in locked] == [real.parent.stat().st_ino]
     assert link.is_symlink()
     assert [line["identity"] for line in results.read(str(real))] == ["a", "b"]
 

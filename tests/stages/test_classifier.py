@@ -69,3 +69,29 @@ def test_networks_without_classes_and_broken_weights_are_refused(file: Path) -> 
         own_classifier(container(file, {"fc.weight": np.ones((3, 5))}, classes=None))
     with pytest.raises(InvalidInput, match="not finite"):
         own_classifier(container(file, {"fc.weight": np.full((3, 5), np.nan)}))
+
+
+@pytest.mark.parametrize(
+    ("options", "loss"),
+    [
+        ({}, "ce"), ({"label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0}, "ce"),
+        ({"label_smoothing": 0.1}, "label-smoothing"), ({"mixup": 0.2}, None),
+        ({"label_smoothing": 0.1, "cutmix": 1.0}, None),
+    ],
+)  # fmt: skip
+def test_the_record_is_that_of_a_head(file: Path, options: Any, loss: str | None) -> None:
+    noise = {"kind": "symmetric", "realised": 0.25}
+    facts = {
+        "data": {"name": "toy", "identity": "d", "samples": "s"}, "noise": noise, "options": options,
+        "extra": {"validation": {"identity": "v", "samples": "w"}, "selected_by": "val_accuracy"},
+    }  # fmt: skip
+    weights = {"fc.weight": np.ones((3, 5))}
+    record = own_classifier(container(file, weights, **facts)).record
+    assert (record.noise, record.data) == (noise, facts["data"])
+    wanted = {
+        "method": "own", "loss": loss, "fraction": 1.0, "trained_on": ["d", "s"],
+        "validated_on": ["v", "w"], "selected_by": "val_accuracy",
+    }  # fmt: skip
+    assert {key: record.extra[key] for key in wanted} == wanted
+    bare = own_classifier(container(file, weights)).record.extra
+    assert (bare["trained_on"], bare["validated_on"], bare["selected_by"]) == ([], [], None)

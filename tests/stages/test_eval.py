@@ -19,15 +19,17 @@ from nmlcli.products.formats import read_features, read_head, write_features, wr
 from nmlcli.products.head import Head
 from nmlcli.provenance import Record
 from nmlcli.stages.eval import EvalOptions, check_threshold, evaluate
+from nmlcli.stages.scoring import MEASURED_KEYS
 
 MODEL = {"name": "resnet10t", "identity": "m" * 32, "layer": "pre_logits"}  # that of make_features
 CLASSES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
 KEYS = [
-    "kind", "task", "domain", "split", "role", "rows", "classes_scored", "restricted", "seen",
+    "kind", "task", "domain", "split", "role", "rows", "set_noise", "set_realised", "classes_scored",
+    "restricted", "seen",
     "method", "preset", "loss", "scale", "options", "seed", "fraction", "selected_by", "accuracy",
     "accuracy_low", "accuracy_high", "top5", "mean_class_accuracy", "macro_f1", "nll", "ece",
     "metric", "score", "sve", "lsvr", "spectrum_preset", "backbone", "backbone_identity",
-    "backbone_seed", "objective", "pretrain_set", "pretrain_noise", "pretrain_ratio",
+    "backbone_seed", "layer", "objective", "pretrain_set", "pretrain_noise", "pretrain_ratio",
     "pretrain_realised", "pretrain_noise_seed", "train_set", "train_noise", "train_ratio",
     "train_realised", "head", "features", "identity",
 ]  # fmt: skip
@@ -78,6 +80,7 @@ def test_a_line_holds_the_keys_of_the_interface_and_what_provenance_knows(
     assert sorted(line) == sorted(KEYS)
     wanted = {
         "kind": "result", "task": "toy", "domain": "photo", "split": "test", "role": "id", "rows": 90,
+        "set_noise": "none", "set_realised": 0.0,
         "classes_scored": 7, "restricted": False, "seen": False, "method": "mlp", "preset": "paper",
         "options": "cov=0.5,lr=0.01", "seed": 3, "fraction": 1.0, "metric": "accuracy",
         "backbone": "resnet10t", "pretrain_set": "shapes:train", "pretrain_ratio": 0.3,
@@ -163,7 +166,7 @@ def test_numbers_are_taken_where_classes_have_no_names(
 
 @pytest.mark.parametrize(
     ("name", "role"),
-    [("toy/photo:test", "id"), ("toy/sketch:test", "ood"), ("toy:test", "ood"), ("pets:test", None)],
+    [("toy/photo:test", "id"), ("toy/sketch:test", "ood"), ("toy:test", None), ("pets:test", None)],
 )
 def test_the_role_follows_from_the_names(
     make_features: Any, make_head: Any, name: str, role: str | None
@@ -203,6 +206,7 @@ def test_what_was_trained_on_and_noisy_labels_are_warned_of(
     noise = {"kind": "symmetric", "requested": 0.2, "realised": 0.2, "flipped": 18, "of": 90, "seed": 1}
     (line,) = score(head, make_features("noisy.h5", classes=CLASSES, noise=noise, seed=5))
     assert not line["seen"] and "20.0 % of its labels are noise" in caplog.text
+    assert (line["set_noise"], line["set_realised"]) == ("symmetric", 0.2)
 
 
 def test_a_folder_of_heads_reads_each_set_once(
@@ -268,7 +272,7 @@ def test_predictions_need_no_labels(make_features: Any, make_head: Any, tmp_path
         line["accuracy"]
     )
     assert all(1 / 7 <= float(row["confidence"]) <= 1 for row in rows)
-    with pytest.raises(UsageError, match="a table"):
+    with pytest.raises(UsageError, match="no format has the suffix"):
         score(head, bare, predictions=str(tmp_path / "said.h5"))
     with pytest.raises(UsageError, match="one set"):
         score(head, bare, bare, predictions=str(table))
@@ -278,8 +282,13 @@ def test_per_class_lines_average_to_the_whole(
     make_features: Any, make_head: Any, tmp_path: Path
 ) -> None:
     head, path = make_head(), make_features("t.h5", classes=CLASSES, rows=400)
-    whole, *classes = score(head, path, per_class=True, results=str(tmp_path / "r.jsonl"))
+    whole, *classes = score(
+        head, path, per_class=True, results=str(tmp_path / "r.jsonl"), tags={"run": "7"}
+    )
     assert [line["class"] for line in classes] == list(CLASSES)
+    told = set(whole) - {key for key, value in whole.items() if key in MEASURED_KEYS}
+    assert all(told - {"identity"} <= set(line) and line["kind"] == "class" for line in classes)
+    assert classes[0]["run"] == "7" and not {"nll", "identity"} & set(classes[0])
     assert np.mean([line["accuracy"] for line in classes]) == pytest.approx(
         whole["mean_class_accuracy"]
     )

@@ -1,5 +1,6 @@
 """Which classes compete: `--restrict`, `--class-map`, and scores of the task's own metric."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from sklearn import metrics as oracle
 
 from nmlcli.errors import InvalidInput, ThresholdMissed, UsageError
 from nmlcli.products import results
-from nmlcli.products.formats import read_features, read_head
+from nmlcli.products.formats import read_features, read_head, write_features, write_head
 from nmlcli.stages.eval import check_threshold
 from nmlcli.stages.scoring import Scoring
 from tests.stages.test_eval import CLASSES, make_head, score
@@ -177,3 +178,100 @@ def test_intervals_come_where_they_are_asked_for(make_features: Any, make_head: 
     assert "top5_low" not in few and "nll_low" in few
     (none,) = score(make_head("two.safetensors", classes=("ant", "bee")), two, scoring=Scoring("top5"))
     assert none["score"] is None  # of two classes all are among five
+
+
+def test_labels_without_names_are_those_of_classes_that_are_numbers(
+    make_features: Any, make_head: Any, caplog: Any
+) -> None:
+    """A set whose labels 1, 2 were never named, and a head of classes that are called so."""
+    named = make_features("named.h5", classes=("1", "2", "3"), rows=300)
+    head = make_head(hidden=False, classes=("1", "2", "3"))
+
+    def shift(labels: np.ndarray, by: int) -> str:
+        features, path = read_features(named), named.replace("named", f"bare{by}")
+        matrix, record = features.matrix(), replace(features.record, classes=None)
+        blocks = {"labels": labels + by, "record": record, "blocks": lambda size: iter([matrix])}
+        write_features(path, replace(features, **blocks))
+        return path
+
+    labels = read_features(named).labels
+    assert labels is not None
+    (line,) = score(head, named)
+    assert score(head, shift(labels, 1))[0]["accuracy"] == line["accuracy"]
+    assert "names no classes" not in caplog.text
+    with pytest.raises(InvalidInput, match="not among the 3: 0"):
+        score(head, shift(labels, 0))
+
+
+def test_it_is_said_which_of_the_two_has_no_names(
+    make_features: Any, make_head: Any, caplog: Any
+) -> None:
+    head = make_head(hidden=False)
+    nameless = read_head(head)
+    write_head(head, replace(nameless, record=replace(nameless.record, classes=None)))
+    path = make_features("t.h5", classes=CLASSES)
+    score(head, path)
+    assert f"{head} names no classes" in caplog.text
+    with pytest.raises(InvalidInput, match=r"head\.safetensors names no classes: they are matched"):
+        score(head, path, restrict=True)
+
+
+def test_a_map_to_classes_that_a_set_lacks_is_told(
+    make_features: Any, make_head: Any, tmp_path: Path, caplog: Any
+) -> None:
+    table, head = tmp_path / "map.csv", make_head(hidden=False)
+    path = make_features("t.h5", classes=("ant", "pet", "owl"), seed=1, change=lambda _, y: y.fill(1))
+    table.write_text("from,to\ncat,pet\ndog,pets\n")
+    (line,) = score(head, path, class_map=str(table), restrict=True)
+    assert caplog.messages[-1].endswith("lacks classes that the map leads to: pets")
+    assert line["classes_scored"] == 2  # ant and pet; pets, of the map alone, is no class of the set
+    table.write_text("from,to\ncat,puts\ndog,pets\n")
+    with pytest.raises(InvalidInput, match="no class that the map leads to: puts, pets"):
+        score(head, path, class_map=str(table))
+
+
+def test_top_5_is_told_where_there_are_more_than_5_classes(make_features: Any, make_head: Any) -> None:
+    for count, told in ((5, False), (6, True)):
+        classes = CLASSES[:count]
+        path = make_features(f"{count}.h5", classes=classes, rows=300)
+        head = make_head(f"{count}.safetensors", classes=classes)
+        (line,) = score(head, path, scoring=Scoring("top5", resamplings=5))
+        assert (line["top5"] is not None) == (line["score"] is not None) == told
+        assert ("score_low" in line) == ("top5_low" in line) == told
+
+
+def test_a_score_has_its_own_interval(make_features: Any, make_head: Any) -> None:
+    head, path = make_head(hidden=False), make_features("t.h5", classes=CLASSES, rows=300)
+    (line,) = score(head, path, scoring=Scoring("macro-f1", resamplings=20))
+    ends = [(line[f"{key}_low"], line[f"{key}_high"]) for key in ("score", "macro_f1")]
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("name", ["inf", "nan"])
+def test_a_rating_is_a_finite_number(make_features: Any, make_head: Any, name: str) -> None:
+    classes = ("1", "2", name)
+    head, path = make_head(classes=classes), make_features("t.h5", classes=classes)
+    with pytest.raises(InvalidInput, match="classes that are numbers, not 1, 2"):
+        score(head, path, scoring=Scoring("pearson"))
+
+
+def test_a_linear_head_with_a_residual_has_a_spectrum_of_its_own(
+    make_features: Any, make_head: Any
+) -> None:
+    head, path = make_head(hidden=False), make_features("t.h5", classes=CLASSES)
+    (plain,) = score(head, path)
+    residual = np.arange(8, dtype=np.float32)
+    write_head(head, replace(read_head(head), residual=residual))
+    (line,) = score(head, path)
+    shares = np.linalg.svd(
+        read_features(path).matrix() * (1 + residual).astype(float), compute_uv=False
+    )
+    shares /= shares.sum()
+    assert line["sve"] == pytest.approx(-(shares * np.log(shares)).sum(), rel=1e-5)
+    assert line["sve"] != pytest.approx(plain["sve"], rel=1e-2)
+
+
+def test_a_spectrum_that_is_not_defined_is_none(make_features: Any, make_head: Any) -> None:
+    path = make_features("t.h5", classes=CLASSES, change=lambda features, _: features.fill(0))
+    (line,) = score(make_head(hidden=False), path)
+    assert (line["sve"], line["lsvr"]) == (None, None)

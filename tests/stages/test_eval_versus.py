@@ -45,7 +45,9 @@ def test_two_heads_are_compared_on_the_same_rows(make_features: Any, make_head: 
         key: value for key, value in plain.items() if key != "identity"
     }
     (itself,) = score(one, path, versus=one)
-    assert (itself["difference"], itself["difference_low"], itself["mcnemar"]) == (0, 0, 1)
+    half = 1.959964**2 / (400 + 1.959964**2)  # as of Wilson's interval where no row is wrong
+    ends = (itself["difference_low"], itself["difference_high"])
+    assert (itself["difference"], itself["mcnemar"], ends) == (0, 1, pytest.approx((-half, half)))
 
 
 def test_predictions_of_another_network_are_matched_by_id(
@@ -211,3 +213,64 @@ def test_a_checkpoint_takes_no_other_features(
         evaluate(network, [other], EvalOptions())
     with pytest.raises(InvalidInput, match="8 columns"):
         evaluate(network, [make_features("t.h5", classes=CLASSES)], EvalOptions())
+
+
+def said(path: Path, rows: dict[str, str], **labels: str) -> str:
+    """A table of predictions, with labels where they are given."""
+    header = "id,prediction,label\n" if labels else "id,prediction\n"
+    path.write_text(header + "".join(
+        f"{name},{what}{',' + labels.get('_' + name, '') if labels else ''}\n"
+        for name, what in rows.items()
+    ))  # fmt: skip
+    return str(path)
+
+
+def test_predictions_of_classes_that_nobody_has_are_refused(
+    make_features: Any, make_head: Any, tmp_path: Path, caplog: Any
+) -> None:
+    head, path = make_head(), make_features("t.h5", classes=CLASSES[:3], rows=4, seed=1)
+    ids, table = read_features(path).ids, tmp_path / "p.csv"
+    with pytest.raises(InvalidInput, match="neither the set nor the head has: Zant, Zbee"):
+        score(head, path, versus=said(table, dict(zip(ids, ["Zant", "Zbee"] * 2, strict=True))))
+    score(head, path, versus=said(table, dict(zip(ids, ["Zant", "gnu", "ant", "cat"], strict=True))))
+    assert caplog.messages[-1].endswith("neither the set nor the head has: Zant")
+    caplog.clear()
+    score(head, path, versus=said(table, dict.fromkeys(ids, "gnu")))  # of the head alone
+    assert not caplog.records
+
+
+def test_tables_of_predictions_that_do_not_fit(
+    make_features: Any, make_head: Any, tmp_path: Path
+) -> None:
+    head, path = make_head(), make_features("t.h5", classes=CLASSES[:3], rows=4, seed=1)
+    rows, table = dict.fromkeys(read_features(path).ids, "ant"), tmp_path / "p.CSV"
+    (line,) = score(head, path, versus=said(table, rows))
+    assert score(head, path, versus=said(table, rows, _0000=""))[0]["difference"] == line["difference"]
+    with pytest.raises(InvalidInput, match=r"samples that .* lacks: 0004$"):
+        score(head, path, versus=said(table, {**rows, "0004": "ant"}))
+    table.write_text("id,prediction\n0000,ant\n0000,bee\n")
+    with pytest.raises(InvalidInput, match=r"ids repeat: 0000$"):
+        score(head, path, versus=str(table))
+
+
+@pytest.mark.parametrize("classes", [CLASSES[:3], ("0", "1", "2")])
+def test_our_own_predictions_of_a_set_without_names_fit_it(
+    make_features: Any, make_head: Any, tmp_path: Path, classes: tuple[str, ...]
+) -> None:
+    head, table = make_head(hidden=False, classes=classes), str(tmp_path / "p.csv")
+    path = make_features("bare.h5", classes=None)
+    score(head, path, predictions=table)
+    other = make_head("second.safetensors", classes=classes)
+    (line,), (wanted,) = score(other, path, versus=table), score(other, path, versus=head)
+    assert line["difference"] == wanted["difference"]
+
+
+def test_it_is_said_where_the_other_head_was_trained_on_the_set(
+    make_features: Any, make_head: Any, caplog: Any
+) -> None:
+    path = make_features("t.h5", classes=CLASSES, seed=1)
+    (identity,) = {read_features(path).record.identity}
+    rival = make_head("rival.safetensors", extra={"method": "lp", "trained_on": [identity]})
+    (line,) = score(make_head(), path, versus=rival)
+    assert not line["seen"]
+    assert [each for each in caplog.messages if "rival.safetensors, compared with, was trained" in each]
