@@ -13,6 +13,9 @@ if [[ $# -gt 3 ]]; then
   shard=$4
 elif [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
   shard=$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
+elif [[ -z ${RANK:-} ]]; then
+  echo "which part? give I/N, or start it by Slurm or torchrun" >&2
+  exit 2
 else
   shard=$RANK/$WORLD_SIZE
   export CUDA_VISIBLE_DEVICES=$LOCAL_RANK

@@ -33,6 +33,9 @@ def embed(
     pool: Annotated[
         str | None, choice(POOLINGS, "--pool POOL", "Of many positions make one row by")
     ] = None,
+    texts: Annotated[
+        bool, option("--texts", "Of a set of images with texts take these, by a network for both.")
+    ] = False,
     views: Annotated[
         int | None,
         option("--views K", "Besides, features of K augmented views of each image.", min=1, max=1000),
@@ -75,9 +78,9 @@ def embed(
     render.refuse_terminal(out)
     asked = EmbedOptions(
         source=source, random_init=random_init, seed=seed, size=size, precision=precision, dtype=dtype,
-        layer=layer, pool=pool, views=views or 0, shard=shard, skip_bad=skip_bad, compress=compress,
-        batch_size=_batch_size(batch_size), auto=batch_size == "auto", workers=workers, resume=resume,
-        reuse=reuse,
+        layer=layer, pool=pool, texts=texts, views=views or 0, shard=shard, skip_bad=skip_bad,
+        compress=compress, batch_size=_batch_size(batch_size), auto=batch_size == "auto",
+        workers=workers, resume=resume, reuse=reuse,
     )  # fmt: skip
     with render.progress("embed", quiet) as advance:
         run(sources, model, out, asked, advance)

@@ -70,6 +70,8 @@ def open_clip_network(
     projected embedding, not normalised. Raises UsageError for an unknown name, InvalidInput for files
     that cannot be read or do not fit, NmlError where the hub is wanted and cannot be reached.
     """
+    if wanted.texts and wanted.size is not None:
+        raise UsageError("a tower for texts takes no images", "leave out --size")
     with _silence():
         known = _architecture(source, tag)
         if not (tag or weights or wanted.random_init):

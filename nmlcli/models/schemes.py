@@ -97,7 +97,7 @@ def split_timm(name: str) -> tuple[str, Path | None]:
     """A name and weights from `NAME[@FILE]` or `NAME[@DIR]`. Raises InvalidInput where they are
     missing."""
     architecture, at, file = name.partition("@")
-    if at and not Path(file).exists():
+    if at and not (file and Path(file).exists()):
         raise InvalidInput(f"there is no file of weights {file!r}")
     return architecture, Path(file) if at else None
 

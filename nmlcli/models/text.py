@@ -206,6 +206,9 @@ def _tokenizer(name: str, tokenizer: Any, config: Any, module: Any) -> TextToken
         wrong = f"{name}: its tokenizer has {len(tokenizer)} tokens, its network {known}"
         raise InvalidInput(wrong, "bring the tokenizer that it was trained with")
     takes = signature(module.forward).parameters
+    if "attention_mask" not in takes:  # what pads a short text would be read as part of it
+        wrong = f"{name} ({config.model_type}) cannot tell a text from what pads it"
+        raise InvalidInput(wrong, "take a network with an attention mask")
     inputs = ["input_ids"]
     if "token_type_ids" in tokenizer.model_input_names and "token_type_ids" in takes:
         inputs.append("token_type_ids")

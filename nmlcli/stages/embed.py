@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from nmlcli.data.samples import Samples
 from nmlcli.data.sources import SourceOptions, open_samples
-from nmlcli.errors import UsageError, first
+from nmlcli.errors import InvalidInput, UsageError, first
 from nmlcli.models.schemes import Wanted, identify_network, open_network, takes
 from nmlcli.products.features import Features, FloatBlock
 from nmlcli.products.formats import FORMATS, Format, write_features
 from nmlcli.progress import Advance, shifted, silent
 from nmlcli.provenance import Facts, Record, chain, identity_of
-from nmlcli.stages.kept_rows import Make, keeping
+from nmlcli.stages.kept_rows import Make, check_newer, keeping
 from nmlcli.stages.outputs import check_out, is_folder, make_folder, record_of, up_to_date
 
 if TYPE_CHECKING:
@@ -38,11 +38,12 @@ _LISTED = 20  # samples left out that are named
 @dataclass(frozen=True)
 class EmbedOptions:
     """source: how the sets are read. seed: of a network without weights, and of views. size: of its
-    images, None: its own. layer, pool: of what and how, None: as the network has it. views: how many
-    augmented ones are made of each sample. shard: `I/N`, the I-th (from 0) of N runs of rows of each
-    set. skip_bad: leave out what cannot be read. compress: the files, which must be HDF5. batch_size
-    (None: the usual one), auto (fewer where memory runs out) and workers decide the speed, not the
-    rows. resume: keep rows beside the file till it is whole, and go on from them."""
+    images, None: its own. layer, pool: of what and how, None: as the network has it. texts: those of
+    sets that hold images too, by a network that takes both. views: how many augmented ones are made of
+    each sample. shard: `I/N`, the I-th (from 0) of N runs of rows of each set. skip_bad: leave out
+    what cannot be read. compress: the files, which must be HDF5. batch_size (None: the usual one),
+    auto (fewer where memory runs out) and workers decide the speed, not the rows. resume: keep rows
+    beside the file till it is whole, and go on from them."""
 
     source: SourceOptions = field(default_factory=SourceOptions)
     random_init: bool = False
@@ -50,6 +51,7 @@ class EmbedOptions:
     size: int | None = None
     layer: str | None = None
     pool: str | None = None
+    texts: bool = False
     precision: str = "fp32"
     dtype: str = "float32"
     views: int = 0
@@ -70,8 +72,8 @@ class EmbedOptions:
         """The options that change the result; those that few use only where they are used."""
         facts = {"dtype": self.dtype, "precision": self.precision, "size": self.size}
         rare = {
-            "layer": self.layer, "pool": self.pool, "views": self.views, "shard": self.shard,
-            "skip_bad": self.skip_bad, "random_init": self.random_init,
+            "layer": self.layer, "pool": self.pool, "texts": self.texts, "views": self.views,
+            "shard": self.shard, "skip_bad": self.skip_bad, "random_init": self.random_init,
         }  # fmt: skip
         seed = {"seed": self.seed} if self.random_init or self.views else {}
         return {**facts, **{name: value for name, value in rare.items() if value}, **seed}
@@ -89,22 +91,25 @@ def embed(
     Where out is a folder (it exists, or ends with /) every set becomes a file NAME.h5 in it. Raises
     NmlError where a sample cannot be read or its features are not finite, naming it.
     """
-    _check(options, out, len(sources))
+    _check(options, out)
     sets = [_shard_of(open_samples(source, options.source), options.shard) for source in sources]
-    texts = _of_texts(model, sets)
+    texts = _of_texts(model, sets, options)
     model_identity, model_files = identify_network(model, options.wanted(texts))
     targets, pending = _targets(sets, out), []
     for target in targets:
         check_out(target, [*model_files, *(file for samples in sets for file in samples.files)])
     if options.compress and not all(map(_can_compress, targets)):
         raise UsageError("only HDF5 can be compressed", "give -o FILE.h5")
+    going_on = options.resume and is_folder(out)  # with the sets that a killed run did not come to
     for samples, target in zip(sets, targets, strict=True):
         inputs = [samples.identity, model_identity]
         identity = identity_of("embed", REVISION, options.facts(), inputs)
         files = [*samples.files, *model_files]
-        alike = options.reuse and _packed_alike(target, options.compress)
+        alike = (options.reuse or going_on) and _packed_alike(target, options.compress)
         if not (alike and up_to_date(target, identity, files)):
             pending.append((samples, target, identity))
+            if options.resume:
+                check_newer(str(target), files)
     passes = 2 if options.views else 1
     total, done, records = passes * sum(len(samples) for samples, _, _ in pending), 0, []
     extractor = cache(lambda: _extractor(model, options, texts))  # built once, if at all
@@ -118,22 +123,33 @@ def embed(
     return records
 
 
-def _check(options: EmbedOptions, out: str | None, sets: int) -> None:
+def _check(options: EmbedOptions, out: str | None) -> None:
+    if options.layer == "":
+        raise UsageError("--layer is empty", "leave it out for what comes before the logits")
     if options.resume and options.auto:
         raise UsageError("--batch-size auto does not go with --resume", "give a number")
     if options.resume and out in (None, "-"):
         raise UsageError("a stream cannot be resumed", "give -o FILE")
 
 
-def _of_texts(model: str, sets: Sequence[Samples]) -> bool:
-    """Whether the network reads texts: it takes nothing else, or the sets hold nothing else."""
+def _of_texts(model: str, sets: Sequence[Samples], options: EmbedOptions) -> bool:
+    """Whether the network reads texts: it takes nothing else, or those are asked for, or the sets hold
+    nothing else. Raises UsageError and InvalidInput where a set does not hold what is read."""
     taken = takes(model)
-    if taken != ("images", "texts"):
-        return taken == ("texts",)
-    without = [samples.paths is None and samples.texts is not None for samples in sets]
-    if any(without) and not all(without):
-        raise UsageError("some sets are images, others texts", "embed them one after the other")
-    return all(without)
+    if options.texts and "texts" not in taken:
+        raise UsageError(f"{model} takes no texts", "leave out --texts")
+    bare = [samples.paths is None and samples.texts is not None for samples in sets]
+    texts = taken == ("texts",) or options.texts or ("texts" in taken and all(bare))
+    if texts and options.views:
+        raise UsageError("only images have views", "leave out --views")
+    for samples, imageless in zip(sets, bare, strict=True):
+        if texts and samples.texts is None:
+            wrong = f"{samples.name} has no texts, which the network takes"
+            raise InvalidInput(wrong, "give a table, and their column with --text-column")
+        if not texts and imageless:
+            wrong = f"{samples.name} has no images, which the network takes"
+            raise InvalidInput(wrong, "name their column with --image-column")
+    return texts
 
 
 def _packed_alike(target: str | None, compress: bool) -> bool:
@@ -213,8 +229,7 @@ def _features(
         yield _made(extractor, samples, identity, options, whole)
         return
     about = {"identity": identity, "batch_size": size}
-    beside = target if options.resume else None
-    with keeping(beside, about, extractor.dtype, makers) as (present, readers):
+    with keeping(target, options.resume, about, extractor.dtype, makers) as (present, readers):
         some = samples if present.all() else _without(samples, present)
         yield _made(extractor, some, identity, options, readers, len(samples) - len(some))
 

@@ -12,7 +12,6 @@ from nmlcli.products.tables import open_table, read_table_record
 from nmlcli.products.vectors import VECTORS
 from nmlcli.provenance import Facts, Record
 
-
 _LAYER = ("input", "layer", "pool")  # of the network: what features are of it
 
 

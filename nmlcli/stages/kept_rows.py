@@ -1,7 +1,7 @@
 """Rows of features kept on disk until their file is written: for `--resume`, so that a killed run goes
 on from them; for `--skip-bad`, since a header says how many rows there are."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -45,26 +45,40 @@ def _fill(journal: Journal, make: Make) -> Kept:
     return Kept(journal, np.concatenate(present))
 
 
+def _names(out: str) -> tuple[Path, Path]:
+    """The files for the rows and the views of a product."""
+    return Path(f"{out}.partial"), Path(f"{out}.views.partial")
+
+
+def check_newer(out: str, files: Iterable[str | Path]) -> None:
+    """Raise InvalidInput where an input is newer than rows that were kept of it."""
+    kept = [name.stat().st_mtime_ns for name in _names(out) if name.is_file()]
+    for path in map(Path, files if kept else ()):
+        if path.exists() and path.stat().st_mtime_ns > max(kept):
+            wrong = f"{path} is newer than the rows kept in {_names(out)[0]}"
+            raise InvalidInput(wrong, "remove that file, which starts anew")
+
+
 @contextmanager
 def keeping(
-    out: str | None,
-    about: Facts,
-    dtype: "np.dtype[Any]",
+    out: str | None, stay: bool, about: Facts, dtype: "np.dtype[Any]",
     makers: Sequence[tuple[tuple[int, ...], Make]],
-) -> Iterator[tuple[NDArray[np.bool_], list[Callable[[int], Blocks]]]]:
+) -> Iterator[tuple[NDArray[np.bool_], list[Callable[[int], Blocks]]]]:  # fmt: skip
     """Compute rows onto disk; which of them are present, bool [N], and readers of those, one a maker.
 
-    out: the product whose name, with .partial, the files have, where they are to stay if this process
-    is killed; None for files that go with it. makers: the shape of a row, [D] or [K, D], and what
-    makes them. When the block of the `with` statement ends well, all files go. Raises InvalidInput
-    where none is present.
+    out: the product, beside which the files lie; None for a stream. stay: whether they have its name
+    with .partial and stay if this process ends before. makers: the shape of a row, [D] or [K, D], and
+    what makes them. When the block of the `with` statement ends well, all files go. Raises
+    InvalidInput where none is present.
     """
     with ExitStack() as stack:
-        folder = stack.enter_context(TemporaryDirectory()) if out is None else ""
+        stem = out
+        if not stay:
+            beside = Path(out).parent if out and Path(out).parent.is_dir() else None
+            stem = stack.enter_context(TemporaryDirectory(prefix=".rows.", dir=beside)) + "/rows"
         kept = []
-        for place, (shape, make) in enumerate(makers):
-            name = f"{out or 'rows'}{'.views' * place}.partial"
-            journal = stack.enter_context(Journal.open(Path(folder, name), about, shape, dtype))
+        for name, (shape, make) in zip(_names(str(stem)), makers, strict=False):
+            journal = stack.enter_context(Journal.open(name, about, shape, dtype))
             kept.append(_fill(journal, make))
         present = np.logical_and.reduce([each.present for each in kept])
         if not present.any():

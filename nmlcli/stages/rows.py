@@ -1,6 +1,7 @@
 """Rows of features as they are computed: the samples of a set through a network, batch by batch."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,7 +14,7 @@ from torch import Tensor
 from nmlcli import keyed
 from nmlcli.data.loader import load_batches
 from nmlcli.data.samples import Samples
-from nmlcli.errors import InvalidInput, NmlError, UsageError
+from nmlcli.errors import InvalidInput, NmlError
 from nmlcli.models.extraction import ImageExtractor, TextExtractor
 from nmlcli.products.features import FloatBlock
 from nmlcli.progress import Advance
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 VIEWS = (Strength(scale=0.8), Strength(scale=0.8, policy="rand-m5-n3"))
 
 Blocks = Iterator[FloatBlock]
-WINDOW = 16  # batches of texts that are sorted by their lengths together
+WINDOW = 8  # batches of texts that are sorted by their lengths together
 _REASONS = 10  # that are shown of samples that cannot be read
 
 
@@ -51,16 +52,17 @@ class Batching:
                 parts.append(encode(batch[start : start + self.size]))
                 start += len(parts[-1])
             except (MemoryError, RuntimeError) as error:
-                self._halve(error)
+                self._halve(error, len(batch))
         return parts[0] if len(parts) == 1 else cast(FloatBlock, np.concatenate(parts))
 
-    def _halve(self, error: Exception) -> None:
+    def _halve(self, error: Exception, tried: int) -> None:
         if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in str(error)):
             raise error
-        if self.fixed or self.size == 1:
-            wrong = f"memory is too small for {self.size} samples at once"
+        tried = min(self.size, tried)
+        if self.fixed or tried == 1:
+            wrong = f"memory is too small for {tried} samples at once"
             raise NmlError(wrong, "give a smaller --batch-size, or auto") from error
-        self.size //= 2
+        self.size = tried // 2
         log.info("memory is too small; it goes on with %d samples at once", self.size)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -90,7 +92,7 @@ class Work:
         """Those of count augmented views, drawn by sample and seed: even ones weak, odd ones strong."""
         extractor, crop = self.extractor, AUGMENTATIONS["crop"].image
         if not isinstance(extractor, ImageExtractor) or crop is None:
-            raise UsageError("only images have views", "leave out --views")
+            raise ValueError("only images have views")
         geometry = geometry_of(extractor.preprocessing)
         hashes = keyed.hash_ids(self.samples.ids)
         changes = [
@@ -107,7 +109,7 @@ class Work:
     def _of_images(
         self, extractor: ImageExtractor, transform: Any, start: int, views: tuple[int, ...]
     ) -> Blocks:
-        size, stop = self.batching.size, len(self.samples)
+        size, stop = max(1, self.batching.size // math.prod(views)), len(self.samples)
         bad: list[tuple[int, str]] | None = [] if self.batching.skip else None
 
         def encode(images: Tensor) -> FloatBlock:  # [B, 3, H, W] or [B, K, 3, H, W]

@@ -319,6 +319,7 @@ def test_names_that_lead_nowhere(name, error, words):
     [
         (Wanted(random_init=True, pool="mean"), "pooled already"),
         (Wanted(random_init=True, pool="mean", texts=True), "pooled already"),
+        (Wanted(32, random_init=True, texts=True), "a tower for texts takes no images"),
         (
             Wanted(random_init=True, layer="ln_final", texts=True),
             "no layer 'ln_final': take projection",

@@ -155,6 +155,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         ("timm:test_resnet.none", UsageError, "it has test_resnet.r160_in1k"),
         ("tim:resnet18", UsageError, "did you mean timm:resnet18"),
         ("timm:test_resnet@missing.pth", InvalidInput, "no file of weights 'missing.pth'"),
+        ("timm:test_resnet@", InvalidInput, "no file of weights ''"),
         ("missing.safetensors", InvalidInput, "no checkpoint missing.safetensors"),
     ],
 )

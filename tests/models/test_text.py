@@ -125,6 +125,16 @@ def test_features_are_those_of_transformers(folders, name, layer, pool):
     assert features.dtype == np.float32
 
 
+def test_a_network_that_would_read_the_padding_is_refused(folder):
+    config = transformers.FNetConfig(
+        vocab_size=280, hidden_size=16, num_hidden_layers=2, intermediate_size=32,
+        max_position_embeddings=16, tpu_short_seq_length=16,
+    )  # fmt: skip
+    config.save_pretrained(folder)
+    with pytest.raises(InvalidInput, match=r"\(fnet\) cannot tell a text from what pads it"):
+        open_network(f"hf:{folder}", Wanted(random_init=True))
+
+
 @pytest.mark.parametrize("name", LIMITS)
 def test_pairs_are_encoded_as_the_tokenizer_does(folders, name):
     features = embedded(folders[name], pairs=PAIRS)

@@ -226,6 +226,21 @@ def test_compressed_files_hold_the_same(tmp_path):
     assert packed.record == plain.record
 
 
+def test_newer_weights_are_not_up_to_date(tmp_path, checkpoint):
+    reuse, out = replace(OPTIONS, reuse=True), str(tmp_path / "a.h5")
+    assert [len(embed([DATA], checkpoint, out, reuse)) for _ in range(2)] == [1, 0]
+    later = Path(out).stat().st_mtime + 10
+    os.utime(checkpoint, (later, later))
+    assert len(embed([DATA], checkpoint, out, reuse)) == 1
+    os.utime(checkpoint, (1, 1))
+
+
+def test_views_of_another_seed_are_not_up_to_date(tmp_path, checkpoint):
+    reuse, out = replace(OPTIONS, reuse=True, views=1), str(tmp_path / "a.h5")
+    made = [len(embed([DATA], checkpoint, out, replace(reuse, seed=seed))) for seed in (0, 0, 1)]
+    assert made == [1, 0, 1]
+
+
 def test_another_compression_is_not_up_to_date(tmp_path):
     """It is in no record, since what the file holds is the same."""
     reuse, out, sizes = replace(RANDOM, reuse=True), tmp_path / "a.h5", []

@@ -74,6 +74,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, suf
     given = stopping(monkeypatch, 1000)
     made(out, options)
     assert sum(given) == 1 + 40 - 32 + 40 * views
+    assert max(given) <= 8
     assert out.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, whole.name]
 
@@ -90,7 +91,8 @@ def test_progress_goes_once_over_all_that_is_computed(tmp_path):
         lambda done, total, **values: told.append((done, total)),
     )
     assert {total for _, total in told} == {160}
-    assert [done for done, _ in told] == list(range(8, 161, 8))
+    one = [*range(8, 41, 8), *range(44, 81, 4)]  # batches of 8, and of 4 with two views each
+    assert [done for done, _ in told] == [*one, *(80 + done for done in one)]
 
 
 def test_views_that_were_interrupted_go_on_too(tmp_path, monkeypatch):
@@ -163,6 +165,39 @@ def test_what_cannot_be_resumed_is_refused_at_once(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_input_that_is_newer_than_the_rows_kept_is_told(tmp_path, folder, monkeypatch):
+    root, _ = folder
+    options, data = replace(RESUMED, source=SourceOptions()), str(root)
+    stopping(monkeypatch, 8)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path / "out.h5", options, data)
+    monkeypatch.undo()
+    name = min(root.rglob("*.png"))
+    os.utime(name, ns=(2**62, 2**62))
+    with pytest.raises(InvalidInput, match=rf"{name.name} is newer than the rows kept in .*\.partial"):
+        made(tmp_path / "out.h5", options, data)
+    (tmp_path / "out.h5.partial").unlink()
+    assert made(tmp_path / "out.h5", options, data).rows == 18
+
+
+def test_of_several_sets_those_that_are_whole_are_not_made_again(tmp_path, monkeypatch):
+    sets, out = [DATA, f"{DATA}:sketch"], f"{tmp_path}/features/"
+    stopping(monkeypatch, 40 + 16)
+    with pytest.raises(KeyboardInterrupt):
+        embed(sets, MODEL, out, RESUMED)
+    monkeypatch.undo()
+    given = stopping(monkeypatch, 1000)
+    embed(sets, MODEL, out, RESUMED)
+    assert sum(given) == 1 + 40 - 16  # and the network was built once
+    assert len(list((tmp_path / "features").iterdir())) == 2
+
+
+def test_several_sets_share_one_network(tmp_path, monkeypatch):
+    given = stopping(monkeypatch, 1000)
+    embed([DATA, f"{DATA}:sketch"], MODEL, f"{tmp_path}/", OPTIONS)
+    assert given.count(1) == 1 and sum(given) == 1 + 80
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Eighteen images of two classes; returns the folder and a function that damages some of them."""
@@ -214,6 +249,36 @@ def test_a_bad_sample_is_named_where_none_may_be_left_out(tmp_path, folder):
     with pytest.raises(InvalidInput, match="none of the samples can be read"):
         made(tmp_path / "out.h5", replace(options, skip_bad=True), str(root))
     assert not (tmp_path / "out.h5").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+TABLE = "id,text\na,one\nb,two\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "words"),
+    [
+        (MODEL, {}, "words has no images, which the network takes: name their column"),
+        (MODEL, {"skip_bad": True}, "words has no images"),
+        (MODEL, {"texts": True}, "takes no texts: leave out --texts"),
+        (MODEL, {"layer": ""}, "--layer is empty"),
+        ("open_clip:ViT-B-32", {"texts": True}, "shapes/photo:val has no texts, which the network"),
+        ("open_clip:ViT-B-32", {}, "words has no images"),
+        ("hf:bert-base-uncased", {}, "shapes/photo:val has no texts"),
+        ("hf:bert-base-uncased", {"views": 2}, "only images have views: leave out --views"),
+    ],
+)
+def test_sets_of_another_kind_are_found_before_any_network_is_opened(
+    tmp_path, monkeypatch, model, options, words
+):
+    import nmlcli.stages.embed as stage
+
+    monkeypatch.setattr(stage, "open_network", None)
+    table = tmp_path / "words.csv"
+    table.write_text(TABLE)
+    asked = replace(OPTIONS, source=SourceOptions(), **options)
+    with pytest.raises((InvalidInput, UsageError), match=words):
+        embed([DATA, f"words={table}"], model, f"{tmp_path}/features/", asked)
 
 
 def short_of_memory(monkeypatch, most, error):
@@ -243,7 +308,7 @@ def test_auto_takes_fewer_samples_where_memory_runs_out(tmp_path, monkeypatch, c
     np.testing.assert_allclose(found.matrix(), whole.matrix(), atol=1e-5)
     assert found.record == whole.record
     said = [line.split(";")[1] for line in caplog.messages if "memory is too small" in line]
-    assert said[-1] == " it goes on with 2 samples at once"  # of two views each
+    assert said == [" it goes on with 4 samples at once"]  # then with 2 of two views each
     with pytest.raises(NmlError, match="too small for 8 samples at once: give a smaller --batch-size"):
         made(tmp_path / "fixed.h5")
 
@@ -272,6 +337,7 @@ def test_views_are_weak_and_strong_by_turns_and_follow_the_sample_and_the_seed(t
     joined = np.concatenate([block for part in parts for block in part.views(3)])
     np.testing.assert_allclose(joined, views, atol=1e-5)
     other = made(tmp_path / "b.h5", replace(options, seed=1, random_init=True))
+    assert other.record.identity != found.record.identity
     assert not np.allclose(np.concatenate(list(other.views(10))), views)
     np.testing.assert_array_equal(found.matrix(), made(tmp_path / "c.h5", options).matrix())
 
