@@ -24,8 +24,12 @@ def pretrain(
     seed: options.Seed = 0,
     log: Annotated[str | None, option("--log FILE", "Write a JSON line an epoch.")] = None,
     resume: Annotated[
-        bool, option("--resume", "Go on after the last whole epoch, from OUT.state.")
+        bool, option("--resume", "Go on from OUT.state, where an interrupted run left off.")
     ] = False,
+    save_every: Annotated[
+        float,
+        option("--save-every MINUTES", "Save OUT.state so often, and after each epoch.", min=0),
+    ] = 10.0,
     reuse: options.Reuse = False,
     epochs: Annotated[int, option("--epochs N", "Passes over the set.", _TRAINING, min=1)] = 30,
     batch_size: Annotated[int, option("--batch-size N", "Images of a step.", _TRAINING, min=2)] = 128,
@@ -93,7 +97,9 @@ def pretrain(
 ) -> None:
     """Train a network of timm to classify images; the last epoch's weights are kept.
 
-    The checkpoint is read by `nml embed -m` and by timm itself.
+    The checkpoint is read by `nml embed -m` and by timm itself. Until it is there, OUT.state is what
+    `--resume` goes on from, to the same bytes: after Ctrl-C or SIGTERM from the latest step, after a
+    kill or power loss from the latest state saved. OUT.state.previous stands in for a damaged one.
     """
     from nmlcli.stages.pretrain import PretrainOptions
     from nmlcli.stages.pretrain import pretrain as run
@@ -106,7 +112,7 @@ def pretrain(
         clip=clip, size=size, augment=augment,
         strength=Strength(scale, hflip, color_jitter, auto_augment, reprob), mixup=mixup, cutmix=cutmix,
         label_smoothing=label_smoothing, ema=ema, precision=precision,
-        seed=seed, workers=workers, resume=resume, log=log, reuse=reuse,
+        seed=seed, workers=workers, resume=resume, save_every=save_every, log=log, reuse=reuse,
     )  # fmt: skip
     with render.progress("pretrain", quiet) as advance:
         run(name, architecture, out, asked, advance)

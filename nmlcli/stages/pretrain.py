@@ -8,7 +8,7 @@ import numpy as np
 
 from nmlcli.data.samples import Samples
 from nmlcli.data.sources import SourceOptions, open_samples
-from nmlcli.errors import InvalidInput, UsageError
+from nmlcli.errors import InvalidInput, NmlError, UsageError
 from nmlcli.products.labels import renumber
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Record, identity_of
@@ -17,7 +17,15 @@ from nmlcli.training.augmentation import Strength
 
 REVISION = 1
 
-_UNTOLD = ("source", "validation", "workers", "resume", "log", "reuse")  # do not change the weights
+_UNTOLD = (
+    "source",
+    "validation",
+    "workers",
+    "resume",
+    "save_every",
+    "log",
+    "reuse",
+)  # do not change the weights
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,8 @@ class PretrainOptions:
     """How to train. None: size as the network has it; lr 0.1 for sgd, else 0.001; augment by size.
 
     source: how the set is read. validation: a set whose accuracy is told after each epoch. ema: the
-    decay of the moving average of the weights that is kept in their place. log: a file of JSON Lines.
+    decay of the moving average of the weights that is kept in their place. save_every: minutes between
+    two states that a training can go on from. log: a file of JSON Lines.
     """
 
     source: SourceOptions = field(default_factory=SourceOptions)
@@ -50,6 +59,7 @@ class PretrainOptions:
     seed: int = 0
     workers: int = 2
     resume: bool = False
+    save_every: float = 10.0
     log: str | None = None
     reuse: bool = False
 
@@ -72,6 +82,7 @@ def pretrain(
 ) -> Record | None:
     """Train a network and write its checkpoint; returns the record, None where out is up to date.
 
+    An interrupt leaves OUT.state and the state before it, which go when the checkpoint is there.
     The last epoch's weights are kept. Raises UsageError for options that exclude each other,
     InvalidInput for a set that cannot be learned from, NmlError where the loss is not finite.
     """
@@ -87,6 +98,7 @@ def pretrain(
     from nmlcli.products.checkpoint import Checkpoint
     from nmlcli.products.formats import write_checkpoint
     from nmlcli.stages.training import Training
+    from nmlcli.training.state import States
 
     training = Training(samples, validation, architecture, options)
     state = None if out in (None, "-") else Path(f"{out}.state")
@@ -98,9 +110,14 @@ def pretrain(
     }  # fmt: skip
     extra = {"last_epoch": measured, "validation": validation and validation.facts()}
     record = record_of(samples, "checkpoint", identity, "pretrain", facts, model=model, extra=extra)
-    write_checkpoint(out, Checkpoint(record, training.weights(), str(out)))
+    try:
+        write_checkpoint(out, Checkpoint(record, training.weights(), str(out)))
+    except NmlError as error:
+        if state is None or error.remedy:
+            raise
+        raise NmlError(error.wrong, "make room, then write it with --resume") from error
     if state is not None:
-        state.unlink(missing_ok=True)
+        States(state, identity).remove()
     return record
 
 

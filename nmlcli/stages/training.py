@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +16,17 @@ from torch import Tensor
 
 from nmlcli import keyed
 from nmlcli.data.samples import Samples
-from nmlcli.errors import NmlError, UsageError, first
+from nmlcli.errors import NmlError, UsageError
 from nmlcli.models.networks import build
 from nmlcli.models.precision import PRECISIONS, autocast, device
 from nmlcli.models.preprocessing import SMALL, Normalise, of_timm
 from nmlcli.progress import Advance
 from nmlcli.stages.images import Images
 from nmlcli.training.augmentation import AUGMENTATIONS, Strength
-from nmlcli.training.loop import fit
+from nmlcli.training.loop import Progress, fit
 from nmlcli.training.objectives import Examples, Mixer, supervised
 from nmlcli.training.optim import timm_optimiser, timm_schedule
-from nmlcli.training.state import Stateful, load_state, save_state
+from nmlcli.training.state import Keeper, Stateful, States, check_finite
 
 if TYPE_CHECKING:
     from nmlcli.stages.pretrain import PretrainOptions
@@ -56,6 +58,7 @@ class Training:
             self.batch_size -= self.batch_size % 2
             self.mixer = Mixer(options.mixup, options.cutmix, num_classes, options.seed)
         self.steps = len(samples) // self.batch_size  # what is left over differs every epoch
+        self.progress = Progress(self.device)
         self.normalise = Normalise(self.preprocessing, self.device)
         self.images = Images(samples, self.preprocessing, options.workers)
         self.labels = torch.from_numpy(np.asarray(samples.labels)).to(self.device)
@@ -82,12 +85,9 @@ class Training:
         return self.module if self.average is None else self.average.module
 
     def weights(self) -> dict[str, Tensor]:
-        """The state dict, under timm's names. Raises NmlError where the last step broke it."""
+        """The state dict, under timm's names. Raises NotFinite where the last step broke it."""
         state = dict(self.kept.state_dict())
-        broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
-        if broken:
-            wrong = f"the weights are not finite after the last step ({first(broken)})"
-            raise NmlError(wrong, "lower the learning rate, or train in float32")
+        check_finite(state, "the last step")
         return state
 
     def run(self, identity: str, state: Path | None, advance: Advance) -> Measured:
@@ -101,12 +101,12 @@ class Training:
         parts: dict[str, Stateful] = {"network": self.module, "optimiser": optimiser}
         parts |= {"scaler": scaler} if scaled else {}
         parts |= {"average": self.average} if self.average is not None else {}
-        start = self._start(identity, state, parts)
+        keeper = self._keeper(identity, state, parts)
         if self.augmentation.image is None:
             self.images.hold(advance)
         if self.validation is not None:
             self.validation.hold(advance)
-        record = EpochLog(options.log, identity, start, self.steps * self.batch_size)
+        record = self._log(identity)
         shown: Measured = {}
 
         def after_epoch(epoch: int, means: Measured) -> None:
@@ -114,8 +114,6 @@ class Training:
             means |= self.validate()
             record.write(epoch + 1, optimiser.param_groups[0]["lr"], means)
             shown.update(means)
-            if state is not None and epoch + 1 < epochs:
-                save_state(state, identity, epoch + 1, parts)
 
         def show(done: int, total: int | None, **values: float | str) -> None:
             epoch = f"{min((done - 1) // self.steps + 1, epochs)}/{epochs}"
@@ -123,33 +121,40 @@ class Training:
             images = self.batch_size * np.array([done, total])
             advance(int(images[0]), int(images[1]), epoch=epoch, **values, **after)
 
-        fit(
-            supervised(self.module, options.label_smoothing), self._batches, optimiser,
-            schedule=schedule, epochs=epochs, steps_per_epoch=self.steps, start_epoch=start,
-            autocast=autocast(options.precision, self.device), scaler=scaler, clip=options.clip,
-            after_step=self._after_step, after_epoch=after_epoch, advance=show,
-        )  # fmt: skip
+        with keeper.keeping() if keeper else nullcontext():
+            fit(
+                supervised(self.module, options.label_smoothing), self._batches, optimiser,
+                schedule=schedule, epochs=epochs, steps_per_epoch=self.steps, progress=self.progress,
+                autocast=autocast(options.precision, self.device), scaler=scaler, clip=options.clip,
+                around_step=keeper.step if keeper else nullcontext, after_step=self._after_step,
+                after_epoch=after_epoch, advance=show,
+            )  # fmt: skip
         return shown
 
-    def _start(self, identity: str, state: Path | None, parts: dict[str, Stateful]) -> int:
-        """The epoch to start at. A first state is saved at once: a folder that cannot be written to
-        is found out before hours of work."""
+    def _keeper(self, identity: str, state: Path | None, parts: dict[str, Stateful]) -> Keeper | None:
+        """What saves this training; it has taken up the state that there is, if it is to be resumed."""
         if state is None:
-            return 0
-        if self.options.resume and state.exists():
-            start = load_state(state, identity, parts)
-            log.info("going on after epoch %d of %d", start, self.options.epochs)
-            return start
-        save_state(state, identity, 0, parts)
-        return 0
+            return None
+        every = 60 * self.options.save_every
+        keeper = Keeper(States(state, identity), parts, self.progress, self.steps, every)
+        keeper.start(self.options.resume)
+        return keeper
+
+    def _log(self, identity: str) -> "EpochLog":
+        """The log, from the epoch on that this training is in."""
+        epoch, size = self.progress.epoch(self.steps), self.batch_size
+        done = self.progress.step - epoch * self.steps
+        return EpochLog(
+            self.options.log, identity, epoch, (self.steps - done) * size, self.steps * size
+        )
 
     def _batches(self, epoch: int) -> Iterator[Examples]:
         self.module.train()
-        options, size = self.options, self.batch_size
+        options, size, first = self.options, self.batch_size, self.progress.step
         order = keyed.permutation(len(self.labels), options.seed, f"order of epoch {epoch}")
+        left = order[(first - epoch * self.steps) * size : self.steps * size]
         how = (self.augmentation, options.strength, options.seed, epoch)
-        loaded = self.images.batches(order[: self.steps * size], size, *how)
-        for step, (rows, pixels) in enumerate(loaded, start=epoch * self.steps):
+        for step, (rows, pixels) in enumerate(self.images.batches(left, size, *how), start=first):
             images = self.normalise(pixels)
             labels = self.labels[torch.from_numpy(rows).to(self.device)]
             examples = Examples(images, labels, labels)
@@ -179,18 +184,22 @@ class Training:
 
 
 class EpochLog:
-    """A JSON line for each epoch. Lines of epochs that are run again are dropped."""
+    """A JSON line for each epoch, on the disk before the next one begins. Lines of epochs that are run
+    again are dropped. images: of an epoch; left: of those, what is left of the first one."""
 
-    def __init__(self, name: str | None, identity: str, start: int, images: int) -> None:
+    def __init__(self, name: str | None, identity: str, start: int, left: int, images: int) -> None:
         self.path = None if name is None else Path(name)
         self.facts = {"kind": "epoch", "backbone_identity": identity}
-        self.images, self.since, self.seconds = images, time.monotonic(), 0.0
+        self.images, self.left = images, left
+        self.since, self.seconds = time.monotonic(), 0.0
         if self.path is None:
             return
         try:
-            lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
-            self.path.write_text("".join(lines[:start]))
-        except (OSError, UnicodeDecodeError) as error:
+            lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+            self.path.touch()
+            if len(lines) > start:
+                os.truncate(self.path, sum(map(len, lines[:start])))
+        except OSError as error:
             raise NmlError(f"cannot write the log {self.path}: {error}") from error
 
     def stop(self) -> None:
@@ -199,11 +208,14 @@ class EpochLog:
 
     def write(self, epoch: int, lr: float, means: Measured) -> None:
         """Append the line of an epoch, counted from 1, with its speed."""
-        speed = round(self.images / self.seconds, 1)
+        speed = round(self.left / self.seconds, 1)
         values = {"images_per_second": speed, "seconds": round(self.seconds, 3)}
         line = json.dumps({**self.facts, "epoch": epoch, **means, "lr": lr, **values})
         log.debug("epoch %d: %s", epoch, line)
         if self.path is not None:
             with self.path.open("a") as file:
                 file.write(line + "\n")
-        self.since = time.monotonic()
+                file.flush()
+                if self.path.is_file():  # no pipe
+                    os.fsync(file.fileno())
+        self.left, self.since = self.images, time.monotonic()

@@ -3,9 +3,9 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,57 @@ _SHOW_EVERY = 0.1  # seconds between two calls of advance: each waits for the de
 _SHOWN_STEPS = 20  # what is shown is the mean over the latest steps
 
 
+class NotFinite(NmlError):  # noqa: N818
+    """A loss or weights are infinite or not a number; the training cannot go on."""
+
+    def __init__(self, wrong: str) -> None:
+        super().__init__(wrong, "lower the learning rate, train in float32, or look for huge inputs")
+
+
+class Progress:
+    """How far a training is: the steps done in all, and what each step of this epoch showed.
+
+    It has a state, so that the means over an epoch with an interrupt are the same to the last digit.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.step, self.device = 0, device
+        self.values: dict[str, list[Tensor]] = defaultdict(list)
+
+    def epoch(self, steps_per_epoch: int) -> int:
+        """The epoch that this is in, until what follows its last step is done too."""
+        return (self.step - len(self.values.get("loss", ()))) // max(1, steps_per_epoch)
+
+    def add(self, values: Scalars) -> None:
+        """Count a step, with its loss and other scalars."""
+        for name, value in values.items():
+            self.values[name].append(value.detach())
+        self.step += 1
+
+    def means(self, latest: int = 0) -> Means:
+        """Means over the latest steps (0: over this epoch's), in float64; one wait for the device.
+
+        Raises NotFinite where the loss is not finite.
+        """
+        values = {name: each[-latest:] for name, each in self.values.items()}
+        kept = [torch.stack(each).double().mean() for each in values.values()]
+        means = dict(zip(values, torch.stack(kept).tolist() if kept else [], strict=True))
+        if not math.isfinite(means.get("loss", 0.0)):
+            losses = self.values["loss"]
+            bad = int(torch.nonzero(~torch.isfinite(torch.stack(losses)))[0])
+            raise NotFinite(f"the loss of step {self.step - len(losses) + bad} is {losses[bad].item()}")
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """The steps done, and the shown scalars [steps of this epoch] by their names."""
+        return {"step": self.step, "values": {n: torch.stack(v) for n, v in self.values.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what state_dict gave."""
+        values = {name: list(each.to(self.device).unbind()) for name, each in state["values"].items()}
+        self.step, self.values = int(state["step"]), defaultdict(list, values)
+
+
 def fit(
     objective: Callable[[Batch], Scalars],
     batches: Callable[[int], Iterable[Batch]],
@@ -29,10 +80,11 @@ def fit(
     schedule: Callable[[int], None],
     epochs: int,
     steps_per_epoch: int,
-    start_epoch: int = 0,
+    progress: Progress | None = None,
     autocast: AbstractContextManager[None] | None = None,
     scaler: torch.amp.GradScaler | None = None,
     clip: float | None = None,
+    around_step: Callable[[], AbstractContextManager[None]] = nullcontext,
     after_step: Callable[[int], None] | None = None,
     after_epoch: Callable[[int, Means], None] | None = None,
     advance: Advance = silent,
@@ -40,33 +92,34 @@ def fit(
     """Minimise an objective over epochs of batches.
 
     objective(batch) gives "loss", a scalar with its gradient, and other detached scalars.
-    batches(epoch) iterates one epoch. schedule(step) sets the learning rates before that step,
-    counted from 0 over all epochs. clip bounds the norm of the gradient. after_epoch gets the epoch
-    and the mean of every scalar over its steps. Raises NmlError, naming the step, where the loss
-    is not finite.
+    batches(epoch) iterates one epoch, the first one from where progress stands. schedule(step) sets
+    the learning rates before that step, counted from 0 over all epochs. clip bounds the norm of the
+    gradient. around_step() is entered for each step; after_step is part of it, and at its end progress
+    counts it. after_epoch gets the epoch and the mean of every scalar over its steps. Raises NotFinite,
+    naming the step, where the loss is not finite.
     """
     scaler = scaler or torch.amp.GradScaler(enabled=False)  # which passes everything through
-    total = epochs * steps_per_epoch
-    step = start_epoch * steps_per_epoch
+    progress = progress or Progress()
+    total, start = epochs * steps_per_epoch, progress.epoch(steps_per_epoch)
     shown = time.monotonic()
-    for epoch in range(start_epoch, epochs):
-        history: dict[str, list[Tensor]] = defaultdict(list)
+    for epoch in range(start, epochs):
+        if epoch > start:
+            progress.values = defaultdict(list)
         for batch in batches(epoch):
-            schedule(step)
-            optimiser.zero_grad(set_to_none=True)
-            with autocast or nullcontext():
-                values = objective(batch)
-            _update(values["loss"], optimiser, scaler, clip)
-            for name, value in values.items():
-                history[name].append(value.detach())
-            if after_step is not None:
-                after_step(step)
-            step += 1
+            with around_step():
+                schedule(progress.step)
+                optimiser.zero_grad(set_to_none=True)
+                with autocast or nullcontext():
+                    values = objective(batch)
+                _update(values["loss"], optimiser, scaler, clip)
+                if after_step is not None:
+                    after_step(progress.step)
+                progress.add(values)
             if time.monotonic() - shown > _SHOW_EVERY:
-                advance(step, total, **_means(history, step, _SHOWN_STEPS))
+                advance(progress.step, total, **progress.means(_SHOWN_STEPS))
                 shown = time.monotonic()
-        means = _means(history, step)
-        advance(step, total, **means)
+        means = progress.means()
+        advance(progress.step, total, **means)
         if after_epoch is not None:
             after_epoch(epoch, means)
 
@@ -81,18 +134,3 @@ def _update(
         torch.nn.utils.clip_grad_norm_(parameters, clip)
     scaler.step(optimiser)
     scaler.update()
-
-
-def _means(history: dict[str, list[Tensor]], done: int, latest: int = 0) -> Means:
-    """Means over the latest steps (0: over this epoch's), in float64; one wait for the device.
-
-    Raises NmlError where the loss is not finite; `done` steps are done in all.
-    """
-    kept = [torch.stack(values[-latest:]).double().mean() for values in history.values()]
-    means = dict(zip(history, torch.stack(kept).tolist() if kept else [], strict=True))
-    if not math.isfinite(means.get("loss", 0.0)):
-        losses = history["loss"]
-        bad = int(torch.nonzero(~torch.isfinite(torch.stack(losses)))[0])
-        wrong = f"the loss of step {done - len(losses) + bad} is {losses[bad].item()}"
-        raise NmlError(wrong, "lower the learning rate, train in float32, or look for huge inputs")
-    return means

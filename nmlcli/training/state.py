@@ -1,16 +1,36 @@
-"""What a training needs to go on after an interrupt, in one file beside its product."""
+"""What a training needs to go on after an interrupt: states in files beside its product, and when they
+are saved. All randomness is keyed by the seed and by the epoch, step or sample, so that none is here.
 
+A state is torch's own file and behind it a CRC-32 of all its bytes: neither torch nor zipfile notices
+every changed byte of the archive that it is.
+"""
+
+import logging
+import os
 import pickle
-from collections.abc import Mapping
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
-from typing import Any, Protocol
+from types import FrameType
+from typing import Any, BinaryIO, Protocol
+from zlib import crc32
 
 import torch
+from torch import Tensor
 
 from nmlcli.atomic import replacing
-from nmlcli.errors import InvalidInput
+from nmlcli.errors import InvalidInput, NmlError, Terminated, first
+from nmlcli.training.loop import NotFinite, Progress
 
-_BROKEN = (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError)
+log = logging.getLogger(__name__)
+
+_BROKEN = (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, OSError)
+_TRAILER = b"\nnml state %08x\n"
+_BLOCK = 2**20  # bytes
 
 
 class Stateful(Protocol):
@@ -21,25 +41,246 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
-def save_state(path: Path, identity: str, epoch: int, parts: Mapping[str, Stateful]) -> None:
-    """Save the states of all parts after `epoch` epochs, whole or not at all."""
-    state = {name: part.state_dict() for name, part in parts.items()}
-    with replacing(path) as temporary:
-        torch.save({"identity": identity, "epoch": epoch, "parts": state}, temporary)
+class States:
+    """The newest state of a training and the one before it, FILE and FILE.previous."""
 
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path, self.identity = path, identity
+        self.previous = path.with_name(f"{path.name}.previous")
 
-def load_state(path: Path, identity: str, parts: Mapping[str, Stateful]) -> int:
-    """Load the states of all parts; returns how many epochs are done.
+    def save(self, parts: Mapping[str, Stateful]) -> None:
+        """Save the states of all parts, whole or not at all; what was the newest is kept.
 
-    Raises InvalidInput where the file is damaged, or belongs to another training.
-    """
-    try:
+        Raises NmlError where the file cannot be written or the disk is full.
+        """
+        state = {name: part.state_dict() for name, part in parts.items()}
+        with replacing(self.path) as temporary:
+            _write({"identity": self.identity, "parts": state}, temporary)
+            if self.path.exists():
+                self._keep()
+
+    def _keep(self) -> None:
+        """Make the newest state the previous one; a link, so that there is a newest one at any time."""
+        self.previous.unlink(missing_ok=True)
+        try:
+            self.previous.hardlink_to(self.path)
+        except OSError:  # of a file system without links
+            self.path.replace(self.previous)
+
+    def load(self, parts: Mapping[str, Stateful]) -> bool:
+        """Load the states of all parts, from the previous file where the newest is damaged.
+
+        Returns False where there is none; raises InvalidInput where none is whole, or where one belongs
+        to another training.
+        """
+        damaged: list[str] = []
+        for path in (self.path, self.previous):
+            if not path.exists():
+                continue
+            try:
+                self._load(path, parts)
+            except _BROKEN as error:
+                log.debug("%s: %s", path, error)
+                damaged.append(str(path))
+                continue
+            if path == self.previous:
+                if damaged:
+                    log.warning("%s is damaged: going on from the state before it", self.path)
+                path.replace(self.path)  # not to be overwritten by a damaged one
+            return True
+        if damaged:
+            wrong = f"{' and '.join(damaged)} {'is' if len(damaged) == 1 else 'are'} damaged"
+            raise InvalidInput(wrong, "leave --resume out to start anew")
+        return False
+
+    def _load(self, path: Path, parts: Mapping[str, Stateful]) -> None:
+        _check(path)
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        if saved["identity"] != identity:
+        if saved["identity"] != self.identity:
             remedy = "repeat those, or leave --resume out to start anew"
             raise InvalidInput(f"{path} belongs to a training with other data or options", remedy)
         for name, part in parts.items():
             part.load_state_dict(saved["parts"][name])
-        return int(saved["epoch"])
-    except (*_BROKEN, OSError) as error:
-        raise InvalidInput(f"{path} is damaged", "remove it and start anew") from error
+
+    def tidy(self) -> None:
+        """Delete what runs that were killed while they saved have left."""
+        half = f".{escape(self.path.stem[:100])}.????????{escape(self.path.suffix)}"
+        for path in self.path.parent.glob(half):
+            path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Delete all files, where they are."""
+        self.previous.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+        self.tidy()
+
+
+class _Summed:
+    """A file to write to, with the checksum of what was written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.flush, self.checksum = file, file.flush, 0
+
+    def write(self, data: bytes) -> int:
+        self.checksum = crc32(data, self.checksum)
+        return self.file.write(data)
+
+
+def _write(state: Mapping[str, Any], path: Path) -> None:
+    """Write a state to the disk, so that it is there before its name is."""
+    with path.open("wb") as file:
+        summed = _Summed(file)
+        try:
+            torch.save(state, summed)  # type: ignore[arg-type]
+        except RuntimeError as error:  # of torch, over that of the file
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+        file.write(_TRAILER % summed.checksum)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check(path: Path) -> None:
+    """Raise ValueError where the checksum at the end is not that of what is before it."""
+    with path.open("rb") as file:
+        left, checksum = os.fstat(file.fileno()).st_size - len(_TRAILER % 0), 0
+        while left > 0 and (block := file.read(min(left, _BLOCK))):
+            left, checksum = left - len(block), crc32(block, checksum)
+        if file.read() != _TRAILER % checksum:
+            raise ValueError("the checksum is wrong")
+
+
+def check_finite(weights: Mapping[str, Tensor], when: str) -> None:
+    """Raise NotFinite where weights or buffers are not finite, naming the first of them."""
+    finite = torch.stack([torch.isfinite(value).all() for value in weights.values()]).tolist()
+    if not all(finite):
+        broken = [name for name, good in zip(weights, finite, strict=True) if not good]
+        raise NotFinite(f"the weights are not finite after {when} ({first(broken)})")
+
+
+class Keeper:
+    """Saves the state of a training: when it is interrupted, after each epoch, every so many seconds.
+
+    `with keeper.keeping(): fit(..., progress=progress, around_step=keeper.step)`. parts: all else that
+    has a state. A state whose loss or weights are not finite is not saved.
+    """
+
+    def __init__(
+        self, states: States, parts: Mapping[str, Stateful], progress: Progress, steps_per_epoch: int,
+        every: float,
+    ) -> None:  # fmt: skip
+        self.states, self.parts, self.progress = states, {**parts, "progress": progress}, progress
+        self.steps_per_epoch, self.every = steps_per_epoch, every
+        self.saved: int | None = None  # the steps that the newest state is after
+        self.whole, self.since, self._signals = True, time.monotonic(), _Signals()
+
+    def start(self, resume: bool) -> None:
+        """Take up the newest state, or save the first one: a folder that cannot be written to is found
+        out before hours of work."""
+        self.states.tidy()
+        if not resume and self.states.path.exists():
+            log.warning("starting anew over %s, as --resume is not given", self.states.path)
+        if resume and self.states.load(self.parts):
+            self.saved = self.progress.step
+            log.info("going on after %s", _steps(self.saved))
+            return
+        if resume:
+            log.warning("there is no %s to go on from: starting anew", self.states.path)
+        self.save()
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Around a training: on Ctrl-C and SIGTERM the state is saved before they go on."""
+        with self._signals.handled():
+            try:
+                try:
+                    yield
+                except (KeyboardInterrupt, Terminated):
+                    if self.whole:
+                        self.save()
+                    raise
+            except NotFinite as error:
+                good = f"{self.states.path} is the last good state, after {_steps(self.saved)}"
+                raise NmlError(error.wrong, f"{error.remedy}; {good}") from error
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Around a step: signals wait for its end, where the state is saved if it is time to."""
+        with self._signals.later():
+            self.whole = False
+            yield
+            self.whole = True
+        late = time.monotonic() - self.since >= self.every
+        if late or self.progress.step % self.steps_per_epoch == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Save the state, if it is not there. Raises NotFinite where it is not worth it, NmlError where
+        it cannot be written."""
+        if self.saved == self.progress.step:
+            return
+        self.progress.means()
+        for part in self.parts.values():
+            if isinstance(part, torch.nn.Module):
+                check_finite(part.state_dict(), _steps(self.progress.step))
+        try:
+            with self._signals.later():
+                self.states.save(self.parts)
+                self.saved, self.since = self.progress.step, time.monotonic()
+        except NmlError as error:
+            if self.saved is None:
+                raise
+            remedy = f"make room, then go on after {_steps(self.saved)} with --resume"
+            raise NmlError(error.wrong, remedy) from error
+
+
+def _steps(count: int | None) -> str:
+    return f"{count} step{'s' * (count != 1)}"
+
+
+class _Signals:
+    """Ctrl-C and SIGTERM while a training runs: they wait for the end of a step or of a save.
+
+    After one that came out as an exception others are ignored, so that what it set going is finished.
+    """
+
+    def __init__(self) -> None:
+        self.waiting = False
+        self.came: list[int] = []
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handle them here, where they would be exceptions too; only the main thread can."""
+        before: dict[int, Callable[[int, FrameType | None], Any]] = {}
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self.waiting:
+                self.came.append(number)
+                return
+            self.waiting = True
+            before[number](number, frame)
+
+        try:
+            if threading.current_thread() is threading.main_thread():
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    if callable(handler := signal.getsignal(number)):
+                        before[number] = handler
+                        signal.signal(number, handle)
+            yield
+        finally:
+            leaving, self.waiting = self.waiting, True
+            for each, handler in before.items():
+                if signal.getsignal(each) is handle:  # else it is ignored from now on
+                    signal.signal(each, handler)
+            self._deliver(leaving)
+
+    @contextmanager
+    def later(self) -> Iterator[None]:
+        """Let them wait; what came is delivered at the end, unless one is on its way already."""
+        leaving, self.waiting = self.waiting, True
+        yield
+        self.waiting = leaving
+        self._deliver(leaving)
+
+    def _deliver(self, leaving: bool) -> None:
+        if self.came and not leaving:
+            signal.raise_signal(self.came.pop(0))

@@ -1,12 +1,6 @@
 """Pre-training: the same bytes however it is run, readable by timm, honest about its set."""
 
-import json
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,19 +19,6 @@ from nmlcli.training.augmentation import Strength
 TRAIN, VAL = "builtin:shapes:train", "builtin:shapes:val"
 OPTIONS = PretrainOptions(
     source=SourceOptions(limit=70), epochs=3, batch_size=16, lr=0.05, size=16, workers=0
-)
-CROPS = replace(
-    OPTIONS,
-    augment="crop",
-    strength=Strength(0.3, 0.5, 0.4, "rand-m9-mstd0.5", 0.5),
-    mixup=0.2,
-    cutmix=1.0,
-    label_smoothing=0.1,
-    ema=0.9,
-    opt="adamw",
-    lr=1e-3,
-    warmup_epochs=1,
-    clip=1.0,
 )
 
 
@@ -63,54 +44,6 @@ def test_the_same_command_gives_the_same_bytes(tmp_path, trained):
     assert run(tmp_path, options=replace(OPTIONS, workers=3)).read_bytes() == trained.read_bytes()
     assert run(tmp_path, options=replace(OPTIONS, seed=1)).read_bytes() != trained.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
-
-
-@pytest.mark.parametrize("options", [OPTIONS, CROPS], ids=["plain", "everything"])
-def test_a_training_that_goes_on_ends_in_the_same_bytes(tmp_path, options):
-    log = str(tmp_path / "log.jsonl")
-    whole = run(tmp_path, "whole", replace(options, log=log, validation=None))
-    lines = [json.loads(line) for line in Path(log).read_text().splitlines()]
-
-    def stop(done, total, **values):
-        if values.get("epoch") == "3/3":
-            raise Terminated
-
-    with pytest.raises(Terminated):
-        run(tmp_path, "part", replace(options, log=log, workers=2), advance=stop)
-    assert (tmp_path / "part.safetensors.state").exists()
-    assert not (tmp_path / "part.safetensors").exists()
-    part = run(tmp_path, "part", replace(options, log=log, resume=True))
-    assert part.read_bytes() == whole.read_bytes()
-    assert not (tmp_path / "part.safetensors.state").exists()
-    again = [json.loads(line) for line in Path(log).read_text().splitlines()]
-    clock = ("seconds", "images_per_second")
-    for first, second in zip(lines, again, strict=True):
-        assert {**first, **dict.fromkeys(clock)} == {**second, **dict.fromkeys(clock)}
-    assert [line["epoch"] for line in again] == [1, 2, 3]
-
-
-@pytest.mark.process
-def test_a_killed_process_goes_on(tmp_path, trained):
-    out = tmp_path / "a.safetensors"
-    state = tmp_path / "a.safetensors.state"
-    options = {"epochs": 3, "batch-size": 16, "lr": 0.05, "size": 16, "workers": 0, "limit": 70}
-    words = [f"--{name}={value}" for name, value in options.items()]
-    command = [sys.executable, "-m", "nmlcli", "pretrain", TRAIN, "-a", "test_resnet", "-o", str(out)]
-    process = subprocess.Popen([*command, *words], env=_environment())
-    while not state.exists() and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert state.exists()
-    assert not out.exists()
-    subprocess.run([*command, *words, "--resume", "-q"], env=_environment(), check=True)
-    assert out.read_bytes() == trained.read_bytes()
-
-
-def _environment():
-    import os
-
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def test_a_state_of_another_command_is_not_taken(tmp_path):

@@ -1,12 +1,12 @@
 """The loop against a transcription, its order of calls, and what it refuses."""
 
+import contextlib
 import math
 
 import pytest
 import torch
 
-from nmlcli.errors import NmlError
-from nmlcli.training.loop import fit
+from nmlcli.training.loop import NotFinite, Progress, fit
 from nmlcli.training.optim import cosine
 
 
@@ -51,27 +51,82 @@ def test_fit_is_gradient_descent_with_the_schedule():
     )
 
 
-def test_a_later_start_takes_the_later_steps():
+def test_a_training_that_goes_on_takes_the_steps_that_are_left_and_shows_the_same_means():
+    """Stopped before any step and at any epoch's end, with the state through its dict."""
+    values = torch.rand(3, 5, generator=torch.Generator().manual_seed(0)) / 3
+
+    def run(progress, stop=None):
+        steps, epochs = [], []
+
+        def after_epoch(epoch, means):
+            if progress.step == stop:
+                raise Interrupted
+            epochs.append((epoch, means))
+
+        def schedule(step):
+            if step == stop:
+                raise Interrupted
+            steps.append(step)
+
+        weight = torch.nn.Parameter(torch.zeros(()))
+        optimiser = torch.optim.SGD([weight], lr=0.1)
+        with contextlib.suppress(Interrupted):
+            fit(
+                lambda value: {"loss": weight * 0 + value, "other": value / 7},
+                lambda epoch: values[epoch, progress.step - 5 * epoch :],
+                optimiser,
+                schedule=schedule,
+                epochs=3,
+                steps_per_epoch=5,
+                progress=progress,
+                after_epoch=after_epoch,
+            )
+        return steps, epochs
+
+    whole = run(Progress())
+    assert whole[0] == [*range(15)]
+    assert [epoch for epoch, _ in whole[1]] == [0, 1, 2]
+    for stop in range(16):
+        first, second = Progress(), Progress()
+        before = run(first, stop)
+        second.load_state_dict(first.state_dict())
+        after = run(second)
+        assert (before[0] + after[0], before[1] + after[1]) == whole, stop
+
+
+class Interrupted(Exception):  # noqa: N818
+    pass
+
+
+def test_a_step_is_counted_and_followed_up_within_its_surroundings():
     _, _, weight = problem()
-    steps, epochs = [], []
+    progress, events = Progress(), []
+
+    @contextlib.contextmanager
+    def around_step():
+        events.append(("in", progress.step))
+        yield
+        events.append(("out", progress.step))
+
     fit(
         lambda batch: {"loss": (weight**2).sum()},
-        lambda epoch: range(5),
+        lambda epoch: range(2),
         torch.optim.SGD([weight], lr=0.1),
-        schedule=steps.append,
-        epochs=3,
-        steps_per_epoch=5,
-        start_epoch=2,
-        after_epoch=lambda epoch, means: epochs.append(epoch),
+        schedule=lambda step: events.append(("schedule", step)),
+        epochs=1,
+        steps_per_epoch=2,
+        progress=progress,
+        around_step=around_step,
+        after_step=lambda step: events.append(("after", step)),
     )
-    assert steps == [10, 11, 12, 13, 14]
-    assert epochs == [2]
+    each = [[("in", k), ("schedule", k), ("after", k), ("out", k + 1)] for k in (0, 1)]
+    assert events == each[0] + each[1]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_names_its_step(bad):
     _, _, weight = problem()
-    with pytest.raises(NmlError, match=r"step 7 is (nan|inf)"):
+    with pytest.raises(NotFinite, match=r"step 7 is (nan|inf)"):
         fit(
             lambda batch: {"loss": weight.sum() * 0 + (bad if batch == 7 else 1.0)},
             lambda epoch: range(5 * epoch, 5 * epoch + 5),
