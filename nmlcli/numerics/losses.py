@@ -154,7 +154,7 @@ def _covariance(batch: _Batch, weight: float) -> tuple[Tensor, Tensor, Tensor]:
     scale = 1 / (D * max(M - 1, 1) ** 2)
     slope = 4 * scale * weight
     if batch.wide:  # ‖C‖² without forming C, less the squared variances
-        squares = torch.linalg.vector_norm(batch.centred, dim=0).square_()  # [D], without a copy [M, D]
+        squares = batch.centred.square().sum(0)  # [D]
         whole = batch.gram.flatten()
         value = (whole @ whole - squares @ squares).clamp_(min=0) * scale
         return value, batch.gram.mul_(slope), batch.centred.mul_(squares.mul_(-slope))
