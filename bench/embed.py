@@ -9,7 +9,7 @@ runs that take turns, each in a process of its own, two threads. One JSON line e
 - bare: the network alone on float batches that lie in memory, in the same precision and memory order.
 - timm: timm's dataset, transform and loader (two workers), float32, NCHW, features kept in memory.
 - folder, tar: ours; `of_bare` and `of_timm` are ratios of the medians. `decoding` is how fast images
-  are read and transformed with nothing behind, by as many threads as cores.
+  are read and transformed with nothing behind, by two threads.
 - bf16: ours and the bare network, in bfloat16 by autocast.
 """
 

@@ -89,6 +89,11 @@ def chain(*records: Record | None) -> tuple[Facts, ...]:
     return tuple(seen.values())
 
 
+def layer_of(model: Facts) -> str | None:
+    """What features are of a network: its tower, if it has two, the layer, and how it is pooled."""
+    return " ".join(str(model[key]) for key in ("input", "layer", "pool") if model.get(key)) or None
+
+
 def parse_record(text: str | bytes, source: str) -> Record:
     """Read a record from its JSON. Raises InvalidInput, naming source, where it is damaged."""
     try:

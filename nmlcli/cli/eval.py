@@ -57,7 +57,12 @@ def eval(
     ] = None,
     bootstrap: Annotated[
         int,
-        option("--bootstrap N", "95 % intervals of all measures from N resamplings.", _SCORES, min=0),
+        option(
+            "--bootstrap N",
+            "95 % intervals of the other measures of predictions too, by N resamplings.",
+            _SCORES,
+            min=0,
+        ),
     ] = 0,
     fail_under: Annotated[
         float | None,

@@ -66,6 +66,7 @@ class _HeadRival:
     def on(
         self, features: Features, rule: Rule, ours: Contest, labels: NDArray[np.int64]
     ) -> Callable[[], Gathering]:
+        """Score it on the set while the other is scored; says if it was made on that."""
         check_network(self.head.record, self.head.source, features)
         if seen(features.record, self.head.record):
             words = "%s: %s, compared with, was trained or chosen on this set"
@@ -83,6 +84,7 @@ class _TableRival:
     def on(
         self, features: Features, rule: Rule, ours: Contest, labels: NDArray[np.int64]
     ) -> Callable[[], Gathering]:
+        """Look its predictions up by the ids of the set."""
         classes, numbers = features.record.classes, features.labels
         if classes is None or numbers is None:
             names = [ours.named(number) for number in labels.tolist()]

@@ -10,9 +10,7 @@ from nmlcli.products.formats import TABLES, check_exists, open_container
 from nmlcli.products.labels import read_labels
 from nmlcli.products.tables import open_table, read_table_record
 from nmlcli.products.vectors import VECTORS
-from nmlcli.provenance import Facts, Record
-
-_LAYER = ("input", "layer", "pool")  # of the network: what features are of it
+from nmlcli.provenance import Facts, Record, layer_of
 
 
 def describe(source: str) -> Facts:
@@ -49,7 +47,7 @@ def worded(facts: Facts) -> dict[str, str]:
         "data": _name_of(facts["data"]),
         "noise of the labels": noise_in_words(facts["noise"]) if labelled else "",
         "network": "" if is_network else _named(model, "architecture", "name"),
-        "its layer": "" if is_network else " ".join(str(model[k]) for k in _LAYER if model.get(k)),
+        "its layer": "" if is_network else layer_of(model) or "",
         "pre-processing": _prepared(model.get("preprocessing")),
         "its pre-training": "" if is_network else ", ".join(str(part) for part in pretraining if part),
         "its labels' noise": "" if is_network or not model else noise_in_words(model.get("noise")),

@@ -15,7 +15,7 @@ from nmlcli.products.formats import read_features
 from nmlcli.products.labels import Labels, align, read_labels, renumber
 from nmlcli.products.spectrum import SpectrumState
 from nmlcli.progress import Advance, silent
-from nmlcli.provenance import Facts, Record, identity_of
+from nmlcli.provenance import Facts, Record, identity_of, layer_of
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ def check_network(wanted: Record, source: str, *parts: Features | SpectrumState)
         theirs = part.record.model or {}
         if ours.get("identity") is None or theirs.get("identity") is None:
             unknown.append(part.source)
-        elif any(ours.get(key) != theirs.get(key) for key in ("identity", "layer", "pool", "input")):
+        elif (ours["identity"], layer_of(ours)) != (theirs["identity"], layer_of(theirs)):
             raise InvalidInput(
                 f"{part.source} is of another network than {source}"
                 f" ({_network(theirs)}, not {_network(ours)})",
@@ -226,13 +226,8 @@ def check_network(wanted: Record, source: str, *parts: Features | SpectrumState)
 
 
 def _network(model: Facts) -> str:
-    parts = (model.get("name"), str(model.get("identity"))[:8], _layer(model))
+    parts = (model.get("name"), str(model.get("identity"))[:8], layer_of(model))
     return " ".join(str(part) for part in parts if part)
-
-
-def _layer(model: Facts) -> str | None:
-    """What features are of a network: its tower, if it has two, the layer, and how it is pooled."""
-    return " ".join(str(model[key]) for key in ("input", "layer", "pool") if model.get(key)) or None
 
 
 def provenance_keys(record: Record) -> dict[str, Any]:
@@ -248,7 +243,7 @@ def provenance_keys(record: Record) -> dict[str, Any]:
         "backbone": model.get("architecture") or model.get("name"),
         "backbone_identity": model.get("identity"),
         "backbone_seed": model.get("seed"),
-        "layer": _layer(model),
+        "layer": layer_of(model),
         "objective": model.get("objective"),
         "pretrain_set": pretrained.get("name"),
         "pretrain_noise": noise.get("kind"),

@@ -14,11 +14,12 @@ from torch import Tensor
 from nmlcli import keyed
 from nmlcli.data.loader import load_batches
 from nmlcli.data.samples import Samples
-from nmlcli.errors import InvalidInput, NmlError
+from nmlcli.errors import NmlError
 from nmlcli.models.extraction import ImageExtractor, TextExtractor
 from nmlcli.products.features import FloatBlock
 from nmlcli.progress import Advance
 from nmlcli.stages.images import geometry_of
+from nmlcli.stages.kept_rows import Blocks
 from nmlcli.training.augmentation import AUGMENTATIONS, Draws, Strength
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 # not; the same with RandAugment(3, 5).
 VIEWS = (Strength(scale=0.8), Strength(scale=0.8, policy="rand-m5-n3"))
 
-Blocks = Iterator[FloatBlock]
 WINDOW = 8  # batches of texts that are sorted by their lengths together
 _REASONS = 10  # that are shown of samples that cannot be read
 
@@ -134,7 +134,7 @@ class Work:
         come first, so that memory that is too small shows at once."""
         samples = self.samples
         if samples.texts is None:
-            raise InvalidInput(f"{samples.source} has no texts", "name their column with --text-column")
+            raise ValueError("the set has no texts")
         window = WINDOW * self.batching.size
         for low in range(start, len(samples), window):
             some = slice(low, low + window)

@@ -312,6 +312,8 @@ def test_a_file_system_without_locks(path, monkeypatch):
     monkeypatch.setattr("fcntl.flock", refused)
     with opened(path) as rows:
         rows.append(VALUES)
+    with opened(path) as rows:
+        assert rows.rows == len(VALUES)
 
 
 def test_it_goes_when_it_has_served(path):
