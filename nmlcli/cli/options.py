@@ -159,6 +159,9 @@ Features = Annotated[list[str] | None, argument("[FEATURES|-]...", FEATURES_HELP
 
 _DATA = "Data"
 Labels = Annotated[str | None, option("--labels TABLE", "Lay these labels over the set, by id.", _DATA)]
+Captions = Annotated[
+    str | None, option("--captions TABLE", "Lay these texts over the set, by id.", _DATA)
+]
 Limit = Annotated[int | None, option("--limit N", "Only the first N samples.", _DATA, min=1)]
 Domain = Annotated[str | None, option("--domain NAME", "Only samples of this domain.", _DATA)]
 Classes = Annotated[str | None, option("--classes A,B,…", "Only these classes.", _DATA)]
@@ -181,6 +184,7 @@ Download = Annotated[bool, option("--download", "Fetch a set of torchvision that
 
 def source_options(
     labels: Labels = None,
+    captions: Captions = None,
     limit: Limit = None,
     domain: Domain = None,
     classes: Classes = None,
@@ -189,16 +193,17 @@ def source_options(
     id_column: IdColumn = "id",
     text_column: TextColumn = "text",
     text2_column: Text2Column = "text2",
+    group_column: GroupColumn = "image",
     root: Root = None,
     data_dir: DataDir = "data",
     download: Download = False,
 ) -> SourceOptions:
     """The options on how DATA is read and what is taken of it; see `with_source`."""
     return SourceOptions(
-        labels=labels, limit=limit, domain=domain, classes=tuple(split(classes)) or None,
-        image_column=image_column, label_column=label_column, id_column=id_column,
-        text_column=text_column, text2_column=text2_column, root=root, data_dir=data_dir,
-        download=download,
+        labels=labels, captions=captions, limit=limit, domain=domain,
+        classes=tuple(split(classes)) or None, image_column=image_column, label_column=label_column,
+        id_column=id_column, text_column=text_column, text2_column=text2_column,
+        group_column=group_column, root=root, data_dir=data_dir, download=download,
     )  # fmt: skip
 
 

@@ -3,14 +3,15 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from inspect import signature
 from typing import Annotated, Any
 
 from nmlcli.cli import options, render
 from nmlcli.cli.options import choice, option
-from nmlcli.errors import UsageError, meant, visible
+from nmlcli.errors import UsageError, first, meant, visible
 from nmlcli.tuning.criteria import LOSSES
 from nmlcli.tuning.grids import parse_grid
-from nmlcli.tuning.methods import METHODS, SOLVERS, option_name
+from nmlcli.tuning.methods import METHODS, SOLVERS, TRAINED, option_name
 from nmlcli.tuning.presets import PRESETS, Settings
 
 # The settings that are options of the same name; the two others are parsed with --solver and --l2.
@@ -28,6 +29,13 @@ _FRACTION = (
 _VAL_FRACTION = "Validate on a class-balanced share split off instead; the same for every seed."
 _REFIT = "Tune what was chosen once more, on the rows to validate on too."
 _VIEWS = "Train on two augmented views of a row (preset released: where the features hold some)."
+_FOR_NAMES = ("model", "class_names", "templates")
+_NAMES = "Of --method zeroshot, in place of FEATURES"
+_MODEL = "A network for images and texts: a checkpoint of CLIP, or open_clip:… as for nml embed."
+_CLASS_NAMES = (
+    "Columns class and words: a row is one name, commas and all; those of a class are averaged."
+)
+_TEMPLATES = "Sentences, one a line, with {} for the words, else the 80 that CLIP has for ImageNet."
 _L2 = "For lbfgs: the factor of ‖W‖²/2 beside the mean loss; auto: chosen by validation."
 
 
@@ -140,16 +148,25 @@ def tune(
     gce_q: Annotated[float | None, _knob("gce_q Q", "Of gce, from 0 (cross-entropy) to 1")] = None,
     elr_beta: Annotated[float | None, _knob("elr_beta B", "How slowly the targets of elr move")] = None,
     elr_lambda: Annotated[float | None, _knob("elr_lambda X", "Weight of elr's term")] = None,
+    model: Annotated[str | None, option("-m --model MODEL", _MODEL, _NAMES)] = None,
+    class_names: Annotated[str | None, option("--class-names TABLE", _CLASS_NAMES, _NAMES)] = None,
+    templates: Annotated[str | None, option("--templates FILE", _TEMPLATES, _NAMES)] = None,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Tune a head on features: a linear probe, an MLP, or NMTune.
+    """Tune a head on features: a linear probe, an MLP or NMTune; or make a zero-shot one of names.
 
     Several FEATURES are parts of one set. Several methods or seeds go to a folder: -o DIR/ gives
     DIR/METHOD-sSEED.safetensors; of several methods or a grid for one head the best on validation is
     kept, by its mean over the seeds. A last batch of a single row is left out.
     """
     given = locals()
+    methods = tuple(options.split(method))
+    if any(each not in TRAINED for each in methods):
+        _zeroshot(given, methods)
+        return
+    untrained = [each for each in METHODS if each not in TRAINED]
+    _refuse(given, _FOR_NAMES, methods, f"it is for --method {first(untrained)}")
     sources = options.inputs(features, "FEATURES")
     render.refuse_terminal(out)
     from nmlcli.stages.tune import tune as tune_heads
@@ -157,7 +174,7 @@ def tune(
 
     knobs = {field: given[field] for field in _SETTINGS} | {"loss": None if loss == "ce" else loss}
     asked = TuneOptions(
-        methods=tuple(options.split(method)), preset=preset, grid=parse_grid(grid or []), solver=solver,
+        methods=methods, preset=preset, grid=parse_grid(grid or []), solver=solver,
         l2=l2, seed=seed, seeds=seeds, labels=labels, scale=scale, fraction=fraction, validation=val,
         val_fraction=val_fraction, refit=refit, views=views, log=log_file, reuse=reuse,
         knobs={name: value for name, value in knobs.items() if value is not None},
@@ -167,6 +184,41 @@ def tune(
         tune_heads(sources, out, asked, advance, lambda ranking: tables.append(_table(ranking)))
     if tables and not quiet and sys.stderr is not None:
         sys.stderr.write(visible("\n".join(tables), "\n"))
+
+
+def _zeroshot(given: Mapping[str, Any], methods: Sequence[str]) -> None:
+    """A head of the names of classes, once nothing is asked for that has no effect on it."""
+    method = next(each for each in methods if each not in TRAINED)
+    if len(set(methods)) > 1:
+        raise UsageError(f"--method {method} goes with no other method", "run it by itself")
+    known = (*_FOR_NAMES, "method", "out", "reuse", "quiet", "verbose")
+    _refuse(given, [name for name in given if name not in known], methods, "leave it out")
+    needed = {"model": "a network for images and texts", "class_names": "a table of class and words"}
+    for name, words in needed.items():
+        if not given[name]:
+            raise UsageError(f"--method {method} needs {_written(name)}", f"give {words}")
+    render.refuse_terminal(given["out"])
+    from nmlcli.stages.zeroshot import ZeroShotOptions, zeroshot
+
+    asked = ZeroShotOptions(given["class_names"], given["templates"], given["reuse"])
+    with render.progress("tune", given["quiet"]) as advance:
+        zeroshot(given["model"], given["out"], asked, advance)
+
+
+def _refuse(
+    given: Mapping[str, Any], names: Sequence[str], methods: Sequence[str], remedy: str
+) -> None:
+    """Raise UsageError for the first argument of these names that is given."""
+    defaults = signature(tune).parameters
+    if refused := [name for name in names if given[name] != defaults[name].default]:
+        wrong = f"{_written(refused[0])} does not apply to --method {first(list(methods))}"
+        raise UsageError(wrong, remedy)
+
+
+def _written(name: str) -> str:
+    """An argument of the command as it is typed."""
+    others = {"features": "FEATURES", "log_file": "--log", "model": "-m"}
+    return others.get(name) or option_name(name)
 
 
 def _table(ranking: Sequence[Mapping[str, Any]]) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Transform = Callable[["Image", int], Tensor]
 Batch = tuple[NDArray[np.int64], Tensor]
+Finish = Callable[[NDArray[np.int64], Tensor], Tensor]
 Part = TypeVar("Part")
 Done = TypeVar("Done")
 
@@ -35,12 +36,14 @@ def load_batches(
     *,
     workers: int = 0,
     bad: list[tuple[int, str]] | None = None,
+    finish: Finish = lambda rows, images: images,
 ) -> Iterator[Batch]:
     """Iterate over batches: indices [≤ batch_size] and their images, transformed and stacked [B, …].
 
     indices: the samples wanted, int64 [M], in the order wanted. transform(image, index) must give
     tensors of one shape, whatever thread it runs in. With workers, at most two batches a worker are
-    prepared ahead; what goes wrong in one is raised here, at its place in the order.
+    prepared ahead; what goes wrong in one is raised here, at its place in the order. finish(rows,
+    images) is what becomes of a batch, in the thread that read it.
 
     bad: where it is given, samples that cannot be read are no error but left out, so that batches may
     be smaller or missing; each is added as (index, what is wrong), in the order wanted, before the
@@ -56,14 +59,26 @@ def load_batches(
                 raise
             part, images, failed = _readable(samples, part)
         done = [transform(image, int(row)) for image, row in zip(images, part, strict=True)]
-        return (part, torch.stack(done)) if done else None, failed
+        return (part, finish(part, _stacked(done))) if done else None, failed
 
-    parts = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-    for batch, failed in _in_order(prepare, parts, workers):
+    for batch, failed in in_order(prepare, cut(indices, batch_size), workers):
         if bad is not None:
             bad += failed
         if batch is not None:
             yield batch
+
+
+def cut(indices: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Indices [M] in parts of batch_size; the last one may be smaller."""
+    return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+
+
+def _stacked(images: list[Tensor]) -> Tensor:
+    """Tensors of one shape as a batch. Images [3, H, W] with channels last in memory stay so: networks
+    want them like that, and they are copied faster."""
+    if images[0].ndim == 3 and images[0].permute(1, 2, 0).is_contiguous():
+        return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+    return torch.stack(images)
 
 
 def _readable(
@@ -80,8 +95,9 @@ def _readable(
     return np.array(kept, dtype=np.int64), images, failed
 
 
-def _in_order(function: Callable[[Part], Done], parts: Iterable[Part], workers: int) -> Iterator[Done]:
-    """What a function makes of each part, in their order, by threads that run a little ahead."""
+def in_order(function: Callable[[Part], Done], parts: Iterable[Part], workers: int) -> Iterator[Done]:
+    """What a function makes of each part, in their order, by threads that run a little ahead: at most
+    two parts each. Without workers it is made here, when it is asked for."""
     if workers < 1:
         yield from map(function, parts)
         return

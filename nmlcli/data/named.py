@@ -20,6 +20,7 @@ def list_builtin(spec: str) -> Samples:
     generator, split, domain = _parse(spec)
     labels = generator.labels(split, np.arange(generator.splits[split]))
     names = [generator.classes[label] for label in labels]
+    texts, clean = generator.texts(split, domain, np.arange(len(names))), clean_facts(len(names))
 
     def images(rows: NDArray[np.int64]) -> list[Image.Image]:
         return [Image.fromarray(pixels) for pixels in generator.render_many(split, domain, rows)]
@@ -32,7 +33,10 @@ def list_builtin(spec: str) -> Samples:
         generator.classes,
         images,
         contents=(f"builtin:{generator.name}:{split}:{domain}:{generator.revision}",),
-        noise=clean_facts(len(names)),
+        texts=texts,
+        texts_follow=True,
+        noise=clean,
+        text_noise=None if texts is None else clean,
     )
 
 

@@ -1,4 +1,4 @@
-"""What is laid over a set or taken from it: labels by id, a domain, classes, the first N."""
+"""What is laid over a set or taken from it: labels, captions, a domain, classes, the first N."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ import numpy as np
 from nmlcli.data.listing import recount
 from nmlcli.data.samples import Samples
 from nmlcli.errors import InvalidInput, UsageError, first
+from nmlcli.products.captions import Captions, align_captions, differing
 from nmlcli.products.labels import Labels, align, renumber
 
 
@@ -73,3 +74,20 @@ def lay_labels(samples: Samples, labels: Labels, everything: Samples) -> Samples
         noise=labels.noise if clean is None else recount(labels.noise, numbers, clean),
         parents=(*samples.parents, *([labels.record] if labels.record is not None else [])),
     )
+
+
+def lay_captions(samples: Samples, captions: Captions, everything: Samples) -> Samples:
+    """Lay captions over the samples by id, in place of texts that they have; as lay_labels does.
+
+    The clean ones are those of the table alone: other texts that a set has are not wrong, but others.
+    """
+    texts, clean = align_captions(captions, samples.ids, samples.source, everything.ids)
+    noise = captions.noise
+    if clean is not None:
+        wrong = differing(texts, clean)
+        noise = recount(noise, wrong, np.zeros_like(wrong))
+    parents = () if captions.record is None else (captions.record,)
+    return replace(
+        samples, texts=texts, clean_texts=clean, texts_follow=False, text_noise=noise,
+        parents=(*samples.parents, *parents),
+    )  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmlcli.data.listing import recount
+from nmlcli.products.captions import differing
 from nmlcli.provenance import Record, canonical
 
 if TYPE_CHECKING:
@@ -86,9 +87,11 @@ class Samples:
     None. contents: hashes of packed files, or whatever else decides what the images are. files: what
     it was read from, for `--reuse`. texts, texts2 (the second ones of pairs), domains: [N] or None.
     paths: the files of the images [N], where each has its own; a path may go through an archive
-    (`train.tar/dog/1.jpg`). clean_labels: int64 [N] where noisy labels were laid over. noise: of the
-    labels, as in a Record (None: not known). parents: records of the products it was made with (labels
-    laid over it).
+    (`train.tar/dog/1.jpg`). has_images: it holds some, whether or not they are files. groups: what
+    image each row is of [N], where that is told by a column. clean_labels: int64 [N] where noisy labels
+    were laid over; clean_texts: [N], the same of captions. noise: of the labels, as in a Record (None:
+    not known); text_noise: of the captions. texts_follow: contents decide the texts too. parents:
+    records of the products it was made with (labels and captions laid over it).
     """
 
     name: SetName
@@ -105,7 +108,12 @@ class Samples:
     paths: Sequence[str] | None = None
     domains: Sequence[str] | None = None
     clean_labels: NDArray[np.int64] | None = None
+    clean_texts: Sequence[str] | None = None
+    groups: Sequence[str] | None = None
+    has_images: bool = True
+    texts_follow: bool = False
     noise: dict[str, Any] | None = None
+    text_noise: dict[str, Any] | None = None
     parents: tuple[Record, ...] = ()
 
     def __len__(self) -> int:
@@ -124,38 +132,52 @@ class Samples:
         def at(values: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
             return None if values is None else values[rows]
 
-        noise, labels, clean = self.noise, at(self.labels), at(self.clean_labels)
-        if noise is not None and labels is not None:
-            known_clean = labels if noise.get("flipped") == 0 else None
-            counted_from = clean if clean is not None else known_clean
-            noise = noise if counted_from is None else recount(noise, labels, counted_from)
+        labels, clean = at(self.labels), at(self.clean_labels)
+        texts, clean_texts = of(self.texts), of(self.clean_texts)
+        none = np.zeros(len(rows), dtype=np.int64)
+        told = (none, None) if clean_texts is None else (differing(texts or (), clean_texts), none)
         return replace(
-            self, noise=noise, ids=of(self.ids) or [], labels=labels, clean_labels=clean,
-            images=lambda some: self.images(rows[some]), sizes=at(self.sizes), texts=of(self.texts),
-            texts2=of(self.texts2), paths=of(self.paths), domains=of(self.domains),
+            self, ids=of(self.ids) or [], labels=labels, clean_labels=clean, sizes=at(self.sizes),
+            images=lambda some: self.images(rows[some]), texts=texts, texts2=of(self.texts2),
+            clean_texts=clean_texts, paths=of(self.paths), groups=of(self.groups),
+            domains=of(self.domains), noise=_recounted(self.noise, labels, clean),
+            text_noise=_recounted(self.text_noise, *told),
         )  # fmt: skip
+
+    def images_of(self) -> Sequence[str]:
+        """What image each row is of [N]: rows that are equal here are of one image."""
+        return self.groups or self.paths or self.ids
 
     @cached_property
     def identity(self) -> str:
         """A hash of ids, labels, classes, texts, file sizes and packed contents: 32 hex digits.
 
-        Second texts are a part of it only where there are some.
+        Second texts, clean texts and groups are a part of it only where there are some, texts only
+        where contents do not decide them.
         """
         digest = hashlib.sha256()
         pairs = () if self.texts2 is None else (canonical(list(self.texts2)).encode(),)
+        rare = {"clean_texts": self.clean_texts, "groups": self.groups}
+        held = {name: list(values) for name, values in rare.items() if values is not None}
         for part in (
             canonical(list(self.ids)).encode(),
             _bytes(self.labels),
             _bytes(self.clean_labels),
             canonical(self.classes).encode(),
-            canonical(None if self.texts is None else list(self.texts)).encode(),
+            canonical(self._told_texts).encode(),
             _bytes(self.sizes),
             canonical(self.contents).encode(),
             *pairs,
+            *([canonical(held).encode()] if held else []),
         ):
             digest.update(len(part).to_bytes(8, "little"))  # so that no two splits of bytes are alike
             digest.update(part)
         return digest.hexdigest()[:32]
+
+    @property
+    def _told_texts(self) -> list[str] | None:
+        """The texts that nothing else decides."""
+        return None if self.texts is None or self.texts_follow else list(self.texts)
 
     def facts(self) -> dict[str, Any]:
         """What a record says of the set: its name, whole and in parts, and its identity.
@@ -163,11 +185,22 @@ class Samples:
         samples: a hash of ids, sizes, contents and texts, the same under other labels; None where
         there are only ids, which other samples may have too.
         """
-        texts = [None if words is None else list(words) for words in (self.texts, self.texts2)]
-        known = [_bytes(self.sizes).hex(), self.contents, *texts]
+        pairs = None if self.texts2 is None else list(self.texts2)
+        known = [_bytes(self.sizes).hex(), self.contents, self._told_texts, pairs]
         told = hashlib.sha256(canonical([list(self.ids), *known]).encode()).hexdigest()[:32]
         identities = {"identity": self.identity, "samples": told if any(known) else None}
         return {"name": str(self.name), **asdict(self.name), **identities}
+
+
+def _recounted(
+    noise: dict[str, Any] | None, values: NDArray[np.int64] | None, clean: NDArray[np.int64] | None
+) -> dict[str, Any] | None:
+    """A noise with its extent counted anew, where the clean values are known or none was wrong."""
+    if noise is None or values is None:
+        return noise
+    if clean is None and noise.get("flipped") == 0:
+        clean = values
+    return noise if clean is None else recount(noise, values, clean)
 
 
 def _bytes(numbers: NDArray[np.int64] | None) -> bytes:

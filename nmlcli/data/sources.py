@@ -24,13 +24,15 @@ _GLOB = re.compile(r"[*?\[]")
 class SourceOptions:
     """How DATA is read and what is taken of it.
 
-    labels: a label table laid over the set by id. domain, classes and limit select, in this order,
-    before labels are laid over; where the set has no labels of its own, classes are those of the
-    table. root: the folder of a table's image paths. The columns are a table's. data_dir: the folder
-    of torchvision's sets; download: whether those that are missing there may be fetched.
+    labels, captions: tables laid over the set by id. domain, classes and limit select, in this order,
+    before they are laid over; where the set has no labels of its own, classes are those of the table.
+    root: the folder of a table's image paths. The columns are a table's; rows alike in group_column are
+    of one image. data_dir: the folder of torchvision's sets; download: whether those that are missing
+    there may be fetched.
     """
 
     labels: str | None = None
+    captions: str | None = None
     limit: int | None = None
     domain: str | None = None
     classes: tuple[str, ...] | None = None
@@ -39,6 +41,7 @@ class SourceOptions:
     id_column: str = "id"
     text_column: str = "text"
     text2_column: str = "text2"
+    group_column: str = "image"
     root: str | None = None
     data_dir: str = "data"
     download: bool = False
@@ -127,15 +130,15 @@ def open_samples(spec: str, options: SourceOptions | None = None) -> "Samples":
     Raises UsageError for a name that has no form, InvalidInput for what is missing or damaged.
     """
     from nmlcli.data.listing import check_ids
-    from nmlcli.data.overlay import lay_labels, select_classes, select_domain, take_first
+    from nmlcli.data.overlay import lay_captions, lay_labels, select_classes, select_domain, take_first
     from nmlcli.data.samples import split_name
+    from nmlcli.products.captions import read_captions
     from nmlcli.products.labels import read_labels
 
     options = options or SourceOptions()
     name, spec = split_name(spec)
     source = find_source(spec)
-    if options.labels == "-" and spec == "-":
-        raise UsageError("the set and its labels are both on stdin", "name a file for one of them")
+    _check_stdin({"the set": spec, "its labels": options.labels, "its captions": options.captions})
     everything = samples = source.open(spec, options)
     if options.domain and source is not SOURCES["builtin"]:
         samples = select_domain(samples, options.domain)
@@ -149,13 +152,27 @@ def open_samples(spec: str, options: SourceOptions | None = None) -> "Samples":
             options.labels, label_column=options.label_column, id_column=options.id_column
         )
         samples = lay_labels(samples, table, everything)
-        if options.labels != "-":
-            samples = replace(samples, files=(*samples.files, options.labels))
     if options.classes and chosen_by_table:
         samples = select_classes(samples, options.classes)
         samples = take_first(samples, options.limit or len(samples))
+    if options.captions:
+        captions = read_captions(
+            options.captions, text_column=options.text_column, id_column=options.id_column
+        )
+        samples = lay_captions(samples, captions, everything)
+    laid = [name for name in (options.labels, options.captions) if name not in (None, "-")]
+    if laid:
+        samples = replace(samples, files=(*samples.files, *laid))
     check_ids(samples.ids, samples.source)
     return samples if name is None else replace(samples, name=name)
+
+
+def _check_stdin(named: dict[str, str | None]) -> None:
+    """Raise UsageError where more than one of what is read is on stdin."""
+    piped = [what for what, name in named.items() if name == "-"]
+    if len(piped) > 1:
+        wrong = f"{' and '.join(piped)} are both on stdin"
+        raise UsageError(wrong, "name a file for one of them")
 
 
 def find_source(spec: str) -> Source:

@@ -13,9 +13,10 @@ from nmlcli.data.samples import Samples, SetName
 from nmlcli.data.sources import SourceOptions
 from nmlcli.data.tars import Member, read_members
 from nmlcli.errors import InvalidInput
-from nmlcli.products.labels import column_ids, labels_of_table
+from nmlcli.products.captions import captions_of_table, optional_texts
+from nmlcli.products.labels import column_ids, labels_of_table, texts
 from nmlcli.products.tables import Table, missing_column, read_table
-from nmlcli.provenance import hash_file
+from nmlcli.provenance import Record, hash_file
 
 DOMAIN = "domain"  # the column that --domain selects by
 
@@ -24,23 +25,30 @@ def list_table(source: str, root: str, options: SourceOptions) -> Samples:
     """List the rows of a table; image paths start from root.
 
     A path may go into a tar (`train.tar/dog/1.jpg`). A table made by nml brings its classes and its
-    noise with it; one with a clean_label column is recounted. Texts may be empty, and are where there
-    is none. Raises InvalidInput, naming row and sample, where a column, a label or an image is missing.
+    noise with it; one with a clean_label or clean_text column is recounted. Texts may be empty, and are
+    where there is none. Raises InvalidInput, naming row and sample, where a column, a label or an image
+    is missing.
     """
     table = read_table(source)
     options = _columns(options, table)
     ids = column_ids(table, options.id_column)
-    texts = _texts(table, options.text_column, "text")
-    if options.image_column not in table.columns and texts is None:
-        raise missing_column(options.image_column, table.columns, table.source, "--image-column")
     samples = Samples(
         SetName("stdin", options.domain) if source == "-" else SetName.of_path(source), table.source,
         ids, None, None, partial(_no_images, table.source), files=() if source == "-" else (source,),
-        texts=texts, texts2=_texts(table, options.text2_column, "text2"),
-        domains=_optional(table, DOMAIN),
+        texts2=_optional(table, options.text2_column, "text2", "--text2-column"),
+        domains=_optional(table, DOMAIN), groups=_groups(table, options),
+        has_images=options.image_column in table.columns,
     )  # fmt: skip
-    if options.image_column in table.columns:
+    if options.text_column != "text" or options.text_column in table.columns:
+        captions = captions_of_table(table, source, ids, options.text_column)
+        samples = replace(
+            samples, texts=captions.texts, clean_texts=captions.clean_texts,
+            text_noise=captions.noise, parents=_made_with(captions.record),
+        )  # fmt: skip
+    if samples.has_images:
         samples = _with_images(samples, table, root, options.image_column)
+    elif samples.texts is None:
+        raise missing_column(options.image_column, table.columns, table.source, "--image-column")
     column = options.label_column
     if column not in table.columns and column == "label":
         return samples
@@ -51,32 +59,39 @@ def list_table(source: str, root: str, options: SourceOptions) -> Samples:
         clean_labels=labels.clean_labels,
         classes=labels.classes,
         noise=labels.noise,
-        parents=() if labels.record is None else (labels.record,),
+        parents=(*samples.parents, *_made_with(labels.record)),
     )
 
 
+def _made_with(record: Record | None) -> tuple[Record, ...]:
+    return () if record is None else (record,)
+
+
 def _columns(options: SourceOptions, table: Table) -> SourceOptions:
-    """The options for this table: where labels are laid over it, names of columns may be those of the
-    other table alone."""
-    if options.labels:
-        if options.label_column not in table.columns:
-            options = replace(options, label_column="label")
-        if options.id_column not in table.columns:
-            options = replace(options, id_column="id")
+    """The options for this table: where another is laid over it, names of columns may be those of the
+    other one alone."""
+    if options.labels and options.label_column not in table.columns:
+        options = replace(options, label_column="label")
+    if options.captions and options.text_column not in table.columns:
+        options = replace(options, text_column="text")
+    if (options.labels or options.captions) and options.id_column not in table.columns:
+        options = replace(options, id_column="id")
     return options
 
 
-def _texts(table: Table, column: str, usual: str) -> list[str] | None:
-    """The texts of a column; one that was named otherwise than usual has to be there."""
-    if column != usual and column not in table.columns:
-        raise missing_column(column, table.columns, table.source, f"--{usual}-column")
-    return _optional(table, column)
-
-
-def _optional(table: Table, column: str) -> list[str] | None:
-    if column not in table.columns:
+def _groups(table: Table, options: SourceOptions) -> list[str] | None:
+    """What image each row is of, where another column than that of the images tells it."""
+    column = options.group_column
+    if column in ("image", options.image_column):
         return None
-    return ["" if value is None else str(value) for value in table.column(column)]
+    return texts(table.column(column, "--group-column"), "image", column, table.source)
+
+
+def _optional(table: Table, column: str, usual: str = DOMAIN, option: str = "") -> list[str] | None:
+    """The texts of a column; one that was named otherwise than usual has to be there."""
+    if column == usual and column not in table.columns:
+        return None
+    return optional_texts(table.column(column, option))
 
 
 def _no_images(source: str, rows: NDArray[np.int64]) -> Any:

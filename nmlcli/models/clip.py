@@ -1,10 +1,12 @@
-"""Networks of open_clip: the tower for images or that for texts, with what comes before it."""
+"""Networks of open_clip: the tower for images or that for texts, with what comes before it, and both
+as a whole to be trained."""
 
 import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -23,9 +25,10 @@ from nmlcli.errors import InvalidInput, NmlError, UsageError
 from nmlcli.models.hub import brief, fetching
 from nmlcli.models.layers import tap
 from nmlcli.models.networks import UNFIT, pre_logits
-from nmlcli.models.preprocessing import Preprocessing
+from nmlcli.models.preprocessing import Preprocessing, of_record, resized
 from nmlcli.models.schemes import Network, Wanted
-from nmlcli.provenance import Facts, hash_file
+from nmlcli.products.formats import read_record
+from nmlcli.provenance import Facts, Record, identity_of
 
 # A network, what makes features [B, D] of a batch, and what a record says of that.
 Tower = tuple[Module, Callable[[Any], Tensor], Facts]
@@ -61,6 +64,21 @@ class _Architecture:
         return found
 
 
+@dataclass(frozen=True)
+class ClipNetwork:
+    """A whole network to be trained.
+
+    module: open_clip's, with encode_image, encode_text and logit_scale, in training mode. label: its
+    architecture, for records. config: open_clip's configuration, by which it is built again.
+    """
+
+    module: Module
+    label: str
+    config: Facts
+    preprocessing: Preprocessing
+    tokenizer: "ClipTokenizer"
+
+
 def open_clip_network(
     source: str, tag: str | None, weights: Path | None, wanted: Wanted, identity: str
 ) -> Network:
@@ -70,8 +88,6 @@ def open_clip_network(
     projected embedding, not normalised. Raises UsageError for an unknown name, InvalidInput for files
     that cannot be read or do not fit, NmlError where the hub is wanted and cannot be reached.
     """
-    if wanted.texts and wanted.size is not None:
-        raise UsageError("a tower for texts takes no images", "leave out --size")
     with _silence():
         known = _architecture(source, tag)
         if not (tag or weights or wanted.random_init):
@@ -79,21 +95,89 @@ def open_clip_network(
             tagged = f"{source}/TAG ({tags}), " if tags else ""
             remedy = f"give {tagged}{source}@FILE or --random-init"
             raise UsageError(f"open_clip:{source} names no weights", remedy)
-        model = _model(known, weights, wanted)
-        tower: Tower = (_texts if wanted.texts else _images)(model, known.label, wanted)
-        module, encode, taken = tower
-        preprocessing = _tokenizer(known) if wanted.texts else _preprocessing(module, known.label)
-    drawn = wanted.random_init
-    contrastive = tag is not None and not {"multimodal_cfg", "init_logit_bias"} & known.config.keys()
-    data = _SETS.search(tag or "")
+        drawn = wanted.random_init
+        other = {"multimodal_cfg", "init_logit_bias"} & known.config.keys()
+        contrastive = tag is not None and not other
+        data = _SETS.search(tag or "")
+        facts = {
+            "name": f"{known.label}/{tag}" if tag else known.label, "architecture": known.label,
+            "objective": "clip" if contrastive and not drawn else None,
+            "data": {"name": data[0]} if data and not drawn else None, "noise": None,
+            "seed": wanted.seed if drawn else None, "identity": identity,
+        }  # fmt: skip
+        return _tower(known, weights, wanted, facts)
+
+
+def open_clip_checkpoint(source: str, wanted: Wanted, identity: str) -> Network:
+    """A tower of a network that was trained as `build_clip` builds it, or of its untrained twin.
+
+    Raises UsageError for a layer that it has not, InvalidInput where the record does not say how to
+    build it or the weights do not fit.
+    """
+    record = read_record(source)
+    model = (record.model if record else None) or {}
+    label, own = of_record(model, source)
+    facts = {key: value for key, value in model.items() if key != "config"}
+    if wanted.random_init:
+        unknown = dict.fromkeys(("objective", "data", "noise"))
+        record, facts = None, {**unknown, "name": label, "architecture": label, "seed": wanted.seed}
+    with _silence():
+        known = _configured(label, model.get("config"), {}, source)
+        facts |= {"identity": identity}
+        return _tower(known, Path(source), wanted, facts, own, record)
+
+
+def _tower(
+    known: _Architecture, weights: Path | None, wanted: Wanted, facts: Facts,
+    own: Preprocessing | None = None, record: Record | None = None,
+) -> Network:  # fmt: skip
+    """A tower in evaluation mode. facts: what else a record says of it. own: the preprocessing of its
+    images, None: as open_clip states it."""
+    if wanted.texts and wanted.size is not None:
+        raise UsageError("a tower for texts takes no images", "leave out --size")
+    model = _model(known, weights, wanted)
+    tower: Tower = (_texts if wanted.texts else _images)(model, known.label, wanted)
+    module, encode, taken = tower
+    preprocessing: Preprocessing | ClipTokenizer
+    if wanted.texts:
+        preprocessing = _tokenizer(known)
+    else:
+        preprocessing = resized(own, wanted.size) if own else _preprocessing(module, known.label)
     facts = {
-        "name": f"{known.label}/{tag}" if tag else known.label, "architecture": known.label,
-        "objective": "clip" if contrastive and not drawn else None,
-        "data": {"name": data[0]} if data and not drawn else None, "noise": None,
-        "seed": wanted.seed if drawn else None, "identity": identity,
-        "input": "texts" if wanted.texts else "images", **taken, "preprocessing": preprocessing.facts(),
+        **facts, "input": "texts" if wanted.texts else "images", **taken,
+        "preprocessing": preprocessing.facts(),
     }  # fmt: skip
-    return Network(module.eval(), preprocessing, encode, facts)
+    return Network(module.eval(), preprocessing, encode, facts, record)
+
+
+def build_clip(architecture: str, size: int | None, seed: int) -> ClipNetwork:
+    """Build a whole network to be trained, its initial values decided by the seed alone.
+
+    architecture: open_clip's name, or the file of a configuration (.json). size: of its images in
+    pixels, None: its own. Raises UsageError for an unknown name and for what the contrastive loss does
+    not train, InvalidInput for a file that is no configuration.
+    """
+    with _silence():
+        known = _architecture(architecture, None)
+        _require_contrastive(known)
+        module = _model(known, None, Wanted(size, random_init=True, seed=seed))
+        preprocessing = _preprocessing(module.visual, known.label)
+        config = deepcopy(known.config)
+        config["vision_cfg"]["image_size"] = preprocessing.size
+        return ClipNetwork(module, known.label, config, preprocessing, _tokenizer(known))
+
+
+def _require_contrastive(known: _Architecture) -> None:
+    """Raise UsageError for a network that is trained by another loss too, or is in part of the hub."""
+    texts = known.texts
+    reasons = {
+        "learns to write captions too (CoCa)": "multimodal_cfg" in known.config,
+        "is for a loss of another kind (SigLIP)": known.config.get("init_logit_bias") is not None,
+        "reads texts by transformers": texts.get("hf_model_name") or texts.get("hf_tokenizer_name"),
+    }
+    for reason, found in reasons.items():
+        if found:
+            raise UsageError(f"{known.label} {reason}", "take a plain CLIP, such as ViT-B-32 or RN50")
 
 
 @contextmanager
@@ -133,22 +217,30 @@ def _tags(name: str) -> str:
 
 def _of_file(source: Path) -> _Architecture:
     """An architecture from a file of open_clip's, alone or as the hub has it, with preprocessing."""
+    if not source.is_file():
+        raise InvalidInput(f"there is no configuration {str(source)!r}")
     try:
         read = json.loads(source.read_bytes())
-        config = read.get("model_cfg", read)
-        complete = config.keys() >= {"embed_dim", "vision_cfg", "text_cfg"}
-        stated = dict(read.get("preprocess_cfg") or {})
+        config, stated = read.get("model_cfg", read), dict(read.get("preprocess_cfg") or {})
     except (ValueError, TypeError, AttributeError) as error:
         raise InvalidInput(f"{source} is no configuration of open_clip") from error
-    if not complete:
+    return _configured(source.stem, config, stated, str(source))
+
+
+def _configured(label: str, config: Any, stated: dict[str, Any], source: str) -> _Architecture:
+    """An architecture by its configuration, which open_clip gets to know under a name of its own, so
+    that none of its networks becomes another one."""
+    towers = config.keys() & {"vision_cfg", "text_cfg"} if isinstance(config, dict) else ()
+    if len(towers) < 2 or "embed_dim" not in config:
         raise InvalidInput(f"{source} lacks embed_dim, vision_cfg or text_cfg")
-    # A name of its own, so that none of open_clip's networks becomes another one.
-    name = f"{source.stem}-{hash_file(source)}"
+    if not all(isinstance(config[tower], dict) for tower in towers):
+        raise InvalidInput(f"{source} is no configuration of open_clip")
+    name = f"{Path(label).name}-{identity_of('configuration', 1, config, ())}"
     with TemporaryDirectory() as folder:
         path = Path(folder, f"{name}.json")
         path.write_text(json.dumps(config))
         open_clip.add_model_config(path)
-    return _Architecture(name, source.stem, None, config, stated)
+    return _Architecture(name, label, None, config, stated)
 
 
 def _of_transformers(known: _Architecture, name: str | None) -> bool:

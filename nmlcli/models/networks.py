@@ -17,7 +17,7 @@ from nmlcli import keyed
 from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.models.hub import brief, fetching
 from nmlcli.models.layers import LAST, tap
-from nmlcli.models.preprocessing import Preprocessing, of_timm, resized
+from nmlcli.models.preprocessing import Preprocessing, of_record, of_timm, resized
 from nmlcli.models.schemes import Network, Wanted, weights_of
 from nmlcli.products.formats import read_checkpoint
 from nmlcli.provenance import Facts, Record
@@ -50,17 +50,20 @@ def tagged(name: str) -> str:
     return f"{config.architecture}.{config.tag}" if config and config.tag else name
 
 
-def build(architecture: str, num_classes: int, size: int | None, seed: int) -> Module:
+def build(
+    architecture: str, num_classes: int, size: int | None, seed: int, drop_path: float = 0.0
+) -> Module:
     """Build a network without weights, its initial values decided by the seed alone.
 
-    size: of its images, in pixels. Raises UsageError where timm has no such network, or where it
-    cannot take that size.
+    size: of its images, in pixels. drop_path: the rate at which layers are left out in training.
+    Raises UsageError where timm has no such network, or where it cannot take that size.
     """
     require_architecture(architecture)
     torch.manual_seed(keyed.scalar(seed, "init"))
-    sized = _size_argument(architecture, size)
+    settings = _size_argument(architecture, size)
+    settings |= {"drop_path_rate": drop_path} if drop_path else {}
     try:
-        module: Module = timm.create_model(architecture, num_classes=num_classes, **sized)
+        module: Module = timm.create_model(architecture, num_classes=num_classes, **settings)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         pixels = f"{size or 'its own'} pixels"
         raise UsageError(f"timm cannot build {architecture} at {pixels}: {error}") from error
@@ -177,14 +180,10 @@ def _with_hub(architecture: str, size: int | None) -> Module:
 
 
 def open_checkpoint(source: str, wanted: Wanted, identity: str) -> Network:
-    """A network that `pretrain` wrote, or its untrained twin."""
+    """A network of timm that `pretrain` wrote, or its untrained twin."""
     checkpoint = read_checkpoint(source)
     model = checkpoint.record.model or {}
-    try:
-        architecture, values = str(model["architecture"]), model["preprocessing"]
-        own = Preprocessing(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
-    except (KeyError, TypeError) as error:
-        raise InvalidInput(f"{source}: its record does not say how to build the network") from error
+    architecture, own = of_record(model, source)
     preprocessing = resized(own, wanted.size)
     num_classes = len(checkpoint.record.classes or ())
     module = build(architecture, num_classes, preprocessing.size, wanted.seed)

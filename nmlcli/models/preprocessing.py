@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from nmlcli.errors import UsageError
+from nmlcli.errors import InvalidInput, UsageError
+from nmlcli.provenance import Facts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,6 +51,19 @@ def of_timm(module: torch.nn.Module, size: int | None = None) -> Preprocessing:
     return resized(own, size)
 
 
+def of_record(model: Facts, source: str) -> tuple[str, Preprocessing]:
+    """The architecture and the preprocessing that the record of a checkpoint states.
+
+    Raises InvalidInput where it does not.
+    """
+    try:
+        architecture, values = str(model["architecture"]), model["preprocessing"]
+        own = Preprocessing(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        return architecture, own
+    except (KeyError, TypeError) as error:
+        raise InvalidInput(f"{source}: its record does not say how to build the network") from error
+
+
 def resized(preprocessing: Preprocessing, size: int | None) -> Preprocessing:
     """The same at another size; small images are not cropped."""
     if size is None or size == preprocessing.size:
@@ -82,11 +96,14 @@ class Normalise:
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
         self.device = device
-        self.mean = torch.tensor(preprocessing.mean, device=device).view(1, 3, 1, 1)
-        self.std = torch.tensor(preprocessing.std, device=device).view(1, 3, 1, 1)
+        self.mean = torch.tensor(preprocessing.mean, device=device)
+        self.std = torch.tensor(preprocessing.std, device=device)
 
     def __call__(self, images: Tensor) -> Tensor:
         batch = images.to(self.device, memory_format=torch.channels_last)
         if batch.is_floating_point():
             return batch
-        return batch.float().div_(255).sub_(self.mean).div_(self.std)
+        # By whole lines of pixels, [B, H, 3 W]: several times as fast as by three channels at a time.
+        lines, width = batch.permute(0, 2, 3, 1).flatten(2), batch.shape[3]
+        done = lines.float().div_(255).sub_(self.mean.repeat(width)).div_(self.std.repeat(width))
+        return done.view(len(batch), -1, width, 3).permute(0, 3, 1, 2)

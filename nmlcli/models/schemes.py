@@ -66,12 +66,12 @@ class Wanted:
 @dataclass(frozen=True)
 class Scheme:
     """identify: a name to the network's identity and files, unbuilt. open: with that identity, to the
-    network. takes: what its networks take, "images", "texts" or both."""
+    network. takes: a name to what its network takes, "images", "texts" or both."""
 
     help: str
     identify: Callable[[str, Wanted], tuple[str, tuple[Path, ...]]]
     open: Callable[[str, Wanted, str], Network]
-    takes: tuple[str, ...] = ("images",)
+    takes: Callable[[str], tuple[str, ...]] = lambda name: ("images",)
 
 
 def _identify_timm(name: str, wanted: Wanted) -> tuple[str, tuple[Path, ...]]:
@@ -148,6 +148,17 @@ def split_clip(name: str) -> tuple[str, str | None, Path | None]:
 
 
 def _identify_checkpoint(source: str, wanted: Wanted) -> tuple[str, tuple[Path, ...]]:
+    record = _record_of(source)
+    if not wanted.random_init:
+        return record.identity, (Path(source),)
+    model = record.model or {}
+    options = {"architecture": model.get("architecture"), "seed": wanted.seed, "random_init": True}
+    options |= {"config": model["config"]} if "config" in model else {}
+    return identity_of("checkpoint", 1, options, []), (Path(source),)
+
+
+def _record_of(source: str) -> Record:
+    """The record of a checkpoint; raises InvalidInput where there is none."""
     from nmlcli.products.formats import read_record
 
     if not Path(source).is_file():
@@ -158,16 +169,22 @@ def _identify_checkpoint(source: str, wanted: Wanted) -> tuple[str, tuple[Path, 
         raise InvalidInput(f"{source} has no nml record", f"name its architecture: timm:NAME@{source}")
     if record.kind != "checkpoint":
         raise InvalidInput(f"{source} holds {record.kind}, not a checkpoint")
-    if not wanted.random_init:
-        return record.identity, (Path(source),)
-    options = {"architecture": (record.model or {}).get("architecture"), "seed": wanted.seed}
-    return identity_of("checkpoint", 1, {**options, "random_init": True}, []), (Path(source),)
+    return record
 
 
 def _open_checkpoint(source: str, wanted: Wanted, identity: str) -> Network:
+    if _checkpoint_takes(source) == _BOTH:
+        from nmlcli.models.clip import open_clip_checkpoint
+
+        return open_clip_checkpoint(source, wanted, identity)
     from nmlcli.models.networks import open_checkpoint
 
     return open_checkpoint(source, wanted, identity)
+
+
+def _checkpoint_takes(source: str) -> tuple[str, ...]:
+    """Both where it is of open_clip, whose configuration the record then holds."""
+    return _BOTH if "config" in (_record_of(source).model or {}) else ("images",)
 
 
 def _identify_hf(name: str, wanted: Wanted) -> tuple[str, tuple[Path, ...]]:
@@ -203,15 +220,16 @@ def _open_hf(name: str, wanted: Wanted, identity: str) -> Network:
     return open_hf(name, wanted, identity)
 
 
+_BOTH = ("images", "texts")
 _TIMM = "timm:NAME (weights of the hub), timm:NAME@FILE (of a file, or a folder like the hub's)"
 _CLIP = "open_clip:ARCH/TAG (of the hub), open_clip:ARCH@FILE, open_clip:ARCH/TAG@FILE"
 _HF = "hf:NAME (texts; of the hub), hf:DIR (its folder)"
 _FILE = "FILE.safetensors, a checkpoint of nml pretrain"
 SCHEMES = {
     "timm:": Scheme(_TIMM, _identify_timm, _open_timm),
-    "open_clip:": Scheme(_CLIP, _identify_clip, _open_clip, ("images", "texts")),
-    "hf:": Scheme(_HF, _identify_hf, _open_hf, ("texts",)),
-    "FILE": Scheme(_FILE, _identify_checkpoint, _open_checkpoint),
+    "open_clip:": Scheme(_CLIP, _identify_clip, _open_clip, lambda name: _BOTH),
+    "hf:": Scheme(_HF, _identify_hf, _open_hf, lambda name: ("texts",)),
+    "FILE": Scheme(_FILE, _identify_checkpoint, _open_checkpoint, _checkpoint_takes),
 }
 
 
@@ -228,7 +246,8 @@ def _find(spec: str) -> tuple[Scheme, str]:
 
 def takes(spec: str) -> tuple[str, ...]:
     """What a network takes: "images", "texts" or both."""
-    return _find(spec)[0].takes
+    scheme, rest = _find(spec)
+    return scheme.takes(rest)
 
 
 def identify_network(spec: str, wanted: Wanted) -> tuple[str, tuple[Path, ...]]:

@@ -1,4 +1,4 @@
-"""A checkpoint: the weights of a trained network under timm's own names, with its record."""
+"""A checkpoint: a trained network's weights under timm's or open_clip's own names, with its record."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """weights: the state dict. record: model.name is the architecture; classes, data and noise are
-    those of the training; extra holds what building the network needs (image size, mean, std)."""
+    """weights: the state dict. record: model.name is the architecture, model.config what open_clip
+    builds it from; classes, data and noise are those of the training; model.preprocessing is what
+    happens to images."""
 
     record: Record
     weights: "dict[str, Tensor]"

@@ -18,7 +18,8 @@ class Head:
 
     layers: (weight [out, in], bias [out]) each; ReLU follows every layer but the last two (`activation`
     in the record's extra: "relu" or "none"). Z = the last layer's input, plus residual · F where
-    residual [D] is given. input_scale: F is multiplied by it first. source: for messages.
+    residual [D] is given. Where the extra's `logits` is "cosine", the last layer takes the rows of Z
+    at length 1. input_scale: F is multiplied by it first. source: for messages.
     """
 
     record: Record
@@ -39,8 +40,18 @@ class Head:
                 np.maximum(transformed, 0, out=transformed)
         if self.residual is not None:
             transformed = transformed + self.residual * scaled
+        cosine = self.record.extra.get("logits") == "cosine"
         weight, bias = self.layers[-1]
-        return transformed, _affine(transformed, weight, bias)
+        return transformed, _affine(_unit(transformed) if cosine else transformed, weight, bias)
+
+
+def _unit(rows: Float32) -> Float32:
+    """Rows at length 1; one of zeros stays as it is. In float64, which holds any square of float32."""
+    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))[:, None]
+    unit: Float32 = np.divide(
+        rows, lengths, out=np.zeros_like(rows), where=lengths > 0, casting="same_kind"
+    )
+    return unit
 
 
 def _affine(rows: Float32, weight: Float32, bias: Float32) -> Float32:

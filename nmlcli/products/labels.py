@@ -175,23 +175,32 @@ def number(names: Sequence[str], classes: Sequence[str], source: str) -> NDArray
 def align(
     labels: Labels, ids: Sequence[str], source: str, everything: Sequence[str] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Labels and clean labels int64 [N] for samples, joined by id.
-
-    ids: of the samples [N]. source: the samples' set, for messages. everything: the ids that may be
-    labelled without being wanted here, those wanted among them. Raises InvalidInput, naming the first
-    three, where a sample has no label or a label no sample.
-    """
-    known = set(ids if everything is None else everything)
-    spare = [name for name in labels.ids if name not in known]
-    if spare:
-        raise InvalidInput(f"{labels.source} labels samples that {source} lacks: {first(spare)}")
-    rows = {name: row for row, name in enumerate(labels.ids)}
-    unlabelled = [name for name in ids if name not in rows]
-    if unlabelled:
-        raise InvalidInput(f"{labels.source} has no label for samples of {source}: {first(unlabelled)}")
-    order = np.fromiter((rows[name] for name in ids), dtype=np.int64, count=len(ids))
+    """Labels and clean labels int64 [N] for samples, joined by id; see join_ids."""
+    order = join_ids(labels.ids, labels.source, ids, source, everything)
     clean = None if labels.clean_labels is None else labels.clean_labels[order]
     return labels.labels[order], clean
+
+
+def join_ids(
+    laid: Sequence[str], laid_source: str, ids: Sequence[str], source: str,
+    everything: Sequence[str] | None = None, what: str = "label",
+) -> NDArray[np.int64]:  # fmt: skip
+    """The rows int64 [N] of what is laid over samples, one for each sample, joined by id.
+
+    laid: the ids of what is laid over, which comes from laid_source. ids: of the samples [N]. source:
+    the samples' set, for messages. everything: the ids that may be laid over without being wanted
+    here, those wanted among them. Raises InvalidInput, naming the first three, where a sample has no
+    label or a label no sample.
+    """
+    known = set(ids if everything is None else everything)
+    spare = [name for name in laid if name not in known]
+    if spare:
+        raise InvalidInput(f"{laid_source} {what}s samples that {source} lacks: {first(spare)}")
+    rows = {name: row for row, name in enumerate(laid)}
+    without = [name for name in ids if name not in rows]
+    if without:
+        raise InvalidInput(f"{laid_source} has no {what} for samples of {source}: {first(without)}")
+    return np.fromiter((rows[name] for name in ids), dtype=np.int64, count=len(ids))
 
 
 def renumber(

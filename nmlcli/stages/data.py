@@ -6,7 +6,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -19,12 +18,11 @@ from nmlcli import keyed
 from nmlcli.atomic import replacing
 from nmlcli.data.contact import MOST, contact_sheet
 from nmlcli.data.generated.menu import GENERATORS
-from nmlcli.data.listing import recount
 from nmlcli.data.samples import Samples
 from nmlcli.data.sources import SourceOptions, open_samples
 from nmlcli.errors import InvalidInput, NmlError, UsageError, first
 from nmlcli.products.formats import binary_stdout
-from nmlcli.products.labels import CLEAN
+from nmlcli.products.labels import CLEAN, CLEAN_TEXT
 from nmlcli.products.tables import write_table
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Record, identity_of
@@ -133,7 +131,7 @@ def _write_images(samples: Samples, names: list[str], folder: Path, advance: Adv
 def split(
     source: str, parts: Mapping[str, Fraction], out: str, options: SourceOptions, seed: int = 0
 ) -> list[Record]:
-    """Split a set into tables `OUT/PART.csv` (image, label, id) that are sets themselves.
+    """Split a set into tables `OUT/PART.csv` (image, label, text, id) that are sets themselves.
 
     Every class is split alike, exactly to one sample, by draws keyed by the samples' ids. The tables
     point at the images where they lie, be it in a tar. Raises UsageError for a set without files.
@@ -198,19 +196,25 @@ def draw_parts(
 def _write_part(
     samples: Samples, rows: NDArray[np.int64], path: Path, identity: str, options: dict[str, Any]
 ) -> Record:
-    paths, classes = samples.paths or (), samples.classes
-    folder = path.parent.resolve()
-    columns = {"image": [os.path.relpath(paths[row], folder) for row in rows]}
-    record = record_of(samples, "labels", identity, "data split", options, rows=len(rows))
-    if samples.labels is not None and classes is not None:
-        labels = samples.labels[rows]
-        columns["label"] = [classes[label] for label in labels]
-        if samples.clean_labels is not None:
-            clean = samples.clean_labels[rows]
-            columns[CLEAN] = [classes[label] for label in clean]
-            record = replace(record, noise=recount(samples.noise, labels, clean))
-    columns["id"] = [samples.ids[row] for row in rows]
+    part, folder = samples.take(rows), path.parent.resolve()
+    columns = {"image": [os.path.relpath(each, folder) for each in part.paths or ()]}
     if broken := [value for value in columns["image"] if "\n" in value or "\r" in value]:
         raise InvalidInput(f"{samples.name}: paths hold line breaks ({first(broken)})", "rename them")
+    held, noise = _labels_of(part), part.noise
+    if not held and part.texts is not None:  # the record then speaks of the captions
+        options, noise = {**options, "text_column": "text"}, part.text_noise
+    texts = {"text": part.texts, CLEAN_TEXT: part.clean_texts}
+    held |= {name: list(values) for name, values in texts.items() if values is not None}
+    columns |= {**held, "id": list(part.ids)}
+    record = record_of(samples, "labels", identity, "data split", options, rows=len(rows), noise=noise)
     write_table(str(path), columns, record)
     return record
+
+
+def _labels_of(samples: Samples) -> dict[str, list[str]]:
+    """Labels and clean labels by name, as columns; none where there are none."""
+    names, numbers = samples.classes, {"label": samples.labels, CLEAN: samples.clean_labels}
+    if samples.labels is None or names is None:
+        return {}
+    known = {column: of.tolist() for column, of in numbers.items() if of is not None}
+    return {column: [names[number] for number in of] for column, of in known.items()}

@@ -138,15 +138,15 @@ def _of_texts(model: str, sets: Sequence[Samples], options: EmbedOptions) -> boo
     taken = takes(model)
     if options.texts and "texts" not in taken:
         raise UsageError(f"{model} takes no texts", "leave out --texts")
-    bare = [samples.paths is None and samples.texts is not None for samples in sets]
-    texts = taken == ("texts",) or options.texts or ("texts" in taken and all(bare))
+    imageless = not any(samples.has_images for samples in sets)
+    texts = taken == ("texts",) or options.texts or ("texts" in taken and imageless)
     if texts and options.views:
         raise UsageError("only images have views", "leave out --views")
-    for samples, imageless in zip(sets, bare, strict=True):
+    for samples in sets:
         if texts and samples.texts is None:
             wrong = f"{samples.name} has no texts, which the network takes"
-            raise InvalidInput(wrong, "give a table, and their column with --text-column")
-        if not texts and imageless:
+            raise InvalidInput(wrong, "lay some over it with --captions, or give a table")
+        if not (texts or samples.has_images):
             wrong = f"{samples.name} has no images, which the network takes"
             raise InvalidInput(wrong, "name their column with --image-column")
     return texts

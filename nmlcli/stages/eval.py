@@ -151,7 +151,8 @@ def check_threshold(lines: Iterable[Line], least: float) -> None:
     if score(worst) < least:
         metric, found = worst["metric"], score(worst)
         words = f"{metric} {found:.4f} is below {least:g}" if found > -2 else f"{metric} is not defined"
-        run = f"{worst['method']} s{worst['seed']} {worst['options']}".strip()
+        seed = "" if worst["seed"] is None else f" s{worst['seed']}"
+        run = f"{worst['method']}{seed} {worst['options']}".strip()
         raise ThresholdMissed(f"{run} on {results.set_name(worst)}: {words}")
 
 

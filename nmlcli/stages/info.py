@@ -128,7 +128,7 @@ def _of_record(record: Record | None) -> dict[str, Any]:
 
 def _what(facts: Facts) -> str:
     noun = "a file without nml record" if facts["kind"] is None else NOUNS[facts["kind"]]
-    trained = facts["kind"] in ("head", "checkpoint")
+    trained = facts["kind"] in ("head", "checkpoint") and facts["rows"] is not None
     size = [f"{facts[name]:,} {name}" for name in ("rows", "columns") if facts[name] is not None]
     return ", ".join((noun, "trained on " * trained + " × ".join(size))) if size else noun
 

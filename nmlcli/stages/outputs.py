@@ -113,6 +113,6 @@ def record_of(
     samples: Samples, kind: str, identity: str, command: str, options: Facts, **more: Any
 ) -> Record:
     """The record of what a command makes of a set: what is not told otherwise is as the set has it."""
-    own = {"rows": len(samples), "data": samples.facts(), "noise": samples.noise}
-    values = {**own, "parents": chain(*samples.parents), **more}
-    return Record(kind, identity, command, options, samples.classes, **values)
+    own = {"classes": samples.classes, "rows": len(samples), "data": samples.facts()}
+    values = {**own, "noise": samples.noise, "parents": chain(*samples.parents), **more}
+    return Record(kind, identity, command, options, **values)

@@ -1,61 +1,67 @@
-"""Supervised pre-training of a classifier of timm, from labels as noisy as they are."""
+"""Pre-training of a network, from labels or captions as noisy as they are."""
 
-from dataclasses import asdict, dataclass, field, replace
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nmlcli.data.samples import Samples
 from nmlcli.data.sources import SourceOptions, open_samples
-from nmlcli.errors import InvalidInput, NmlError, UsageError
+from nmlcli.errors import NmlError, UsageError
 from nmlcli.products.labels import renumber
 from nmlcli.progress import Advance, silent
-from nmlcli.provenance import Record, identity_of
+from nmlcli.provenance import Record, hash_file, identity_of
+from nmlcli.stages.objectives import OBJECTIVES
 from nmlcli.stages.outputs import check_apart, record_of, up_to_date
 from nmlcli.training.augmentation import Strength
 
 REVISION = 1
 
-_UNTOLD = (
-    "source",
-    "validation",
-    "workers",
-    "resume",
-    "save_every",
-    "log",
-    "reuse",
-)  # do not change the weights
+# What does not change the weights.
+_UNTOLD = ("source", "validation", "workers", "resume", "save_every", "log", "reuse")
 
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """How to train. None: size as the network has it; lr 0.1 for sgd, else 0.001; augment by size.
+    """How to train. None: size as the network has it; lr 0.1 for sgd, else 0.001; augment by size;
+    betas and eps as the optimiser has them.
 
-    source: how the set is read. validation: a set whose accuracy is told after each epoch. ema: the
-    decay of the moving average of the weights that is kept in their place. save_every: minutes between
-    two states that a training can go on from. log: a file of JSON Lines.
+    objective: a row of OBJECTIVES. source: how the set is read. validation: a set that measures are
+    told of after each epoch. batch_size: images of a step of all processes; micro_batch: of those, how
+    many are computed at a time. val_size: of images after the training, None: as in it. ema: the decay
+    of the moving average of the weights that is kept in their place. save_every: minutes between two
+    states that a training can go on from. log: a file of JSON Lines.
     """
 
     source: SourceOptions = field(default_factory=SourceOptions)
+    objective: str = "supervised"
     validation: str | None = None
     epochs: int = 30
     batch_size: int = 128
+    micro_batch: int | None = None
     opt: str = "sgd"
     lr: float | None = None
+    betas: tuple[float, float] | None = None
+    eps: float | None = None
     sched: str = "cosine"
     warmup_epochs: int = 0
+    warmup_steps: int | None = None
     weight_decay: float = 5e-4
     momentum: float = 0.9
     clip: float | None = None
     size: int | None = None
+    val_size: int | None = None
     augment: str | None = None
     strength: Strength = field(default_factory=Strength)
     mixup: float = 0.0
     cutmix: float = 0.0
     label_smoothing: float = 0.0
+    loss: str = "ce"
+    drop_path: float = 0.0
     ema: float | None = None
     precision: str = "fp32"
+    compile: bool = False
     seed: int = 0
     workers: int = 2
     resume: bool = False
@@ -72,6 +78,37 @@ class PretrainOptions:
         """The options that change the result."""
         return {name: v for name, v in asdict(self).items() if name not in _UNTOLD} | {"lr": self.rate}
 
+    def crops(self) -> str:
+        """The options that only crops have, where they are not the objective's own; else nothing."""
+        usual = Strength(
+            **{n: v for n, v in OBJECTIVES[self.objective].defaults.items() if n in _CROPS}
+        )
+        given = [name for name in _CROPS if getattr(self.strength, name) != getattr(usual, name)]
+        named = {"policy": "auto_augment"}
+        return ", ".join(f"--{named.get(name, name).replace('_', '-')}" for name in given)
+
+
+_CROPS = ("scale", "color_jitter", "policy", "reprob")
+_STRENGTHS = {each.name: each.name for each in fields(Strength)} | {"auto_augment": "policy"}
+
+
+def settled(given: Mapping[str, Any]) -> PretrainOptions:
+    """Options from those that are given, by their names on the command line, and the objective's own.
+
+    Raises UsageError for one that the objective does not have.
+    """
+    objective = str(given.get("objective", "supervised"))
+    for other, row in OBJECTIVES.items():
+        strange = [name for name in given if other != objective and name in row.takes]
+        if strange:
+            name = strange[0].replace("_", "-")
+            raise UsageError(
+                f"--{name} does not apply to --objective {objective}", f"it is for {other}"
+            )
+    values = {**OBJECTIVES[objective].defaults, **given}
+    strength = {_STRENGTHS[name]: values.pop(name) for name in [*values] if name in _STRENGTHS}
+    return PretrainOptions(**values, strength=Strength(**strength))
+
 
 def pretrain(
     source: str,
@@ -82,52 +119,80 @@ def pretrain(
 ) -> Record | None:
     """Train a network and write its checkpoint; returns the record, None where out is up to date.
 
-    An interrupt leaves OUT.state and the state before it, which go when the checkpoint is there.
-    The last epoch's weights are kept. Raises UsageError for options that exclude each other,
-    InvalidInput for a set that cannot be learned from, NmlError where the loss is not finite.
+    Under torchrun the processes train together and the first one writes. An interrupt leaves OUT.state
+    and the state before it, which go when the checkpoint is there. The last epoch's weights are kept.
+    Raises UsageError for options that exclude each other, InvalidInput for a set that cannot be learned
+    from, NmlError where the loss is not finite.
     """
-    _check(options, out)
-    samples = open_samples(source, options.source)
-    _check_labels(samples)
-    validation = _validation(samples, options)
-    sets = [samples] if validation is None else [samples, validation]
-    facts = {"architecture": architecture, **options.facts()}
-    identity = identity_of("pretrain", REVISION, facts, [each.identity for each in sets])
-    if options.reuse and up_to_date(out, identity, [file for each in sets for file in each.files]):
-        return None
+    _check(options, source, out)
+    from nmlcli.training.distributed import joined
+
+    with joined() as ranks:  # before the sets are opened, so that a remark on them is made once
+        samples = open_samples(source, options.source)
+        OBJECTIVES[options.objective].check(samples)
+        validation = _validation(samples, options)
+        sets = [samples] if validation is None else [samples, validation]
+        facts = {"architecture": _name_of(architecture), **options.facts()}
+        identity = identity_of("pretrain", REVISION, facts, [each.identity for each in sets])
+        files = [file for each in sets for file in each.files]
+        if options.reuse and ranks.any(ranks.writer and up_to_date(out, identity, files)):
+            return None
+        lesson = OBJECTIVES[options.objective].open(samples, validation, architecture, options, ranks)
+        from nmlcli.stages.training import Training
+
+        training = Training(lesson, options, ranks)
+        state = None if out in (None, "-") else Path(f"{out}.state")
+        measured = training.run(identity, state, advance)
+        noise = samples.noise if OBJECTIVES[options.objective].labelled else samples.text_noise
+        model = {
+            **lesson.facts, "identity": identity, "layer": None,
+            "preprocessing": lesson.preprocessing.facts(), "seed": options.seed,
+            "objective": options.objective, "data": samples.facts(), "noise": noise,
+        }  # fmt: skip
+        extra = {"last_epoch": measured, "validation": validation and validation.facts()}
+        record = record_of(
+            samples, "checkpoint", identity, "pretrain", facts, classes=lesson.classes, noise=noise,
+            model=model, extra=extra,
+        )  # fmt: skip
+        if ranks.writer:
+            _write(out, record, training.weights(), state)
+    return record
+
+
+def _write(out: str | None, record: Record, weights: Any, state: Path | None) -> None:
+    """Write the checkpoint; then what an interrupted training would go on from is not needed."""
     from nmlcli.products.checkpoint import Checkpoint
     from nmlcli.products.formats import write_checkpoint
-    from nmlcli.stages.training import Training
     from nmlcli.training.state import States
 
-    training = Training(samples, validation, architecture, options)
-    state = None if out in (None, "-") else Path(f"{out}.state")
-    measured = training.run(identity, state, advance)
-    model = {
-        "name": architecture, "identity": identity, "architecture": architecture, "layer": None,
-        "preprocessing": training.preprocessing.facts(), "seed": options.seed,
-        "objective": "supervised", "data": samples.facts(), "noise": samples.noise,
-    }  # fmt: skip
-    extra = {"last_epoch": measured, "validation": validation and validation.facts()}
-    record = record_of(samples, "checkpoint", identity, "pretrain", facts, model=model, extra=extra)
     try:
-        write_checkpoint(out, Checkpoint(record, training.weights(), str(out)))
+        write_checkpoint(out, Checkpoint(record, weights, str(out)))
     except NmlError as error:
         if state is None or error.remedy:
             raise
         raise NmlError(error.wrong, "make room, then write it with --resume") from error
     if state is not None:
-        States(state, identity).remove()
-    return record
+        States(state, record.identity).remove()
 
 
-def _check(options: PretrainOptions, out: str | None) -> None:
+def _name_of(architecture: str) -> str:
+    """What a record calls an architecture: its name, or what the file of its configuration holds."""
+    if not architecture.endswith(".json") or not Path(architecture).is_file():
+        return architecture
+    return f"{Path(architecture).stem} {hash_file(Path(architecture))}"
+
+
+def _check(options: PretrainOptions, source: str, out: str | None) -> None:
     """Raise UsageError, before any work, where options exclude each other."""
     check_apart(out=out, log=options.log)
     if (options.mixup or options.cutmix) and options.batch_size % 2:
         raise UsageError("mixup takes batches of pairs", "give an even --batch-size")
     if options.warmup_epochs >= options.epochs:
-        raise UsageError("the warm-up takes all epochs", "give more --epochs")
+        raise UsageError("the warm-up takes all epochs", "give more --epochs, or less --warmup-epochs")
+    if options.warmup_epochs and options.warmup_steps is not None:
+        raise UsageError("--warmup-epochs and --warmup-steps exclude each other", "give one of them")
+    if source == "-" and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError("several processes cannot read one stdin", "name a file")
     if out in (None, "-"):
         if options.resume:
             raise UsageError("there is no state to resume on a pipe", "give -o FILE")
@@ -135,29 +200,15 @@ def _check(options: PretrainOptions, out: str | None) -> None:
         raise UsageError(f"a checkpoint cannot be written to {out}", "use .safetensors")
 
 
-def _check_labels(samples: Samples) -> None:
-    """Raise InvalidInput where a set cannot teach a classifier."""
-    if samples.labels is None or samples.classes is None:
-        remedy = "lay some over it with --labels, or sort it into folders"
-        raise InvalidInput(f"{samples.name} has no labels", remedy)
-    outside = (samples.labels < 0) | (samples.labels >= len(samples.classes))
-    if outside.any():
-        bad = int(np.argmax(outside))
-        raise InvalidInput(
-            f"{samples.name}: sample {samples.ids[bad]} has label {samples.labels[bad]},"
-            f" outside the {len(samples.classes)} classes"
-        )
-    if len(samples) < 2 or len(samples.classes) < 2:
-        counts = f"{len(samples)} samples of {len(samples.classes)} classes"
-        raise InvalidInput(f"{samples.name} has {counts}", "two of each are the least")
-
-
 def _validation(samples: Samples, options: PretrainOptions) -> Samples | None:
     """The validation set, its labels in the numbers of the training set's classes."""
     if options.validation is None:
         return None
-    whole = replace(options.source, labels=None, limit=None, domain=None, classes=None)
+    whole = replace(options.source, labels=None, captions=None, limit=None, domain=None, classes=None)
     found = open_samples(options.validation, whole)
-    _check_labels(found)
-    labels = renumber(found.labels, found.classes, samples.classes, str(found.name))  # type: ignore[arg-type]
+    row = OBJECTIVES[options.objective]
+    row.check(found)
+    if not row.labelled or found.labels is None or found.classes is None or samples.classes is None:
+        return found
+    labels = renumber(found.labels, found.classes, samples.classes, str(found.name))
     return replace(found, labels=labels, classes=samples.classes)

@@ -40,7 +40,7 @@ from nmlcli.stages.selection import (
 from nmlcli.stages.splits import Portion, check_shared, fraction_of, split_off
 from nmlcli.stages.tune_options import TuneOptions, checked
 from nmlcli.tuning.criteria import LOSSES
-from nmlcli.tuning.methods import METHODS
+from nmlcli.tuning.methods import TRAINED
 from nmlcli.tuning.presets import PRESETS
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def _views(whole: LabelledSet, options: TuneOptions) -> bool:
     """Whether heads are trained on two views of each sample."""
     preset = PRESETS[options.preset]
     wanted = preset.views > 1 if options.views is None else options.views
-    layers = [METHODS[method].settings(preset).layers for method in options.methods]
+    layers = [TRAINED[method].settings(preset).layers for method in options.methods]
     if options.views and not any(layers):
         raise UsageError(f"--views does not apply to {first(options.methods)}", "leave it out")
     if not (wanted and any(layers)):

@@ -8,7 +8,7 @@ from typing import Any
 from nmlcli.errors import UsageError, first
 from nmlcli.tuning.criteria import LOSSES
 from nmlcli.tuning.grids import Grid, points
-from nmlcli.tuning.methods import METHODS, SOLVERS, check_knobs, option_name
+from nmlcli.tuning.methods import SOLVERS, TRAINED, check_knobs, option_name
 from nmlcli.tuning.presets import PRESETS
 
 _SEEDS = 2**63  # how many there are, from 0 on
@@ -67,7 +67,7 @@ def checked(options: TuneOptions) -> TuneOptions:
     Raises UsageError for what does not go together or has no effect.
     """
     if not options.methods:
-        raise UsageError("--method names no method", f"give some of {', '.join(METHODS)}")
+        raise UsageError("--method names no method", f"give some of {', '.join(TRAINED)}")
     if options.seed + options.seeds > _SEEDS:
         raise UsageError(f"--seeds {options.seeds} goes beyond the last seed, 2^63 - 1", "give fewer")
     _check_files(options)

@@ -5,7 +5,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,14 +29,28 @@ class NotFinite(NmlError):  # noqa: N818
         super().__init__(wrong, "lower the learning rate, train in float32, or look for huge inputs")
 
 
+@dataclass(frozen=True)
+class Piece(Generic[Batch]):
+    """A part of a batch, its share of it, and a context to compute it in."""
+
+    batch: Batch
+    share: float
+    around: AbstractContextManager[None] = field(default_factory=nullcontext)
+
+
 class Progress:
     """How far a training is: the steps done in all, and what each step of this epoch showed.
 
     It has a state, so that the means over an epoch with an interrupt are the same to the last digit.
+    shared: makes the scalars of one process those of all that train together.
     """
 
-    def __init__(self, device: torch.device | None = None) -> None:
-        self.step, self.device = 0, device
+    def __init__(
+        self,
+        device: torch.device | None = None,
+        shared: Callable[[Scalars], Scalars] = lambda values: values,
+    ) -> None:
+        self.step, self.device, self.shared = 0, device, shared
         self.values: dict[str, list[Tensor]] = defaultdict(list)
 
     def epoch(self, steps_per_epoch: int) -> int:
@@ -44,7 +59,7 @@ class Progress:
 
     def add(self, values: Scalars) -> None:
         """Count a step, with its loss and other scalars."""
-        for name, value in values.items():
+        for name, value in self.shared(values).items():
             self.values[name].append(value.detach())
         self.step += 1
 
@@ -84,6 +99,7 @@ def fit(
     autocast: AbstractContextManager[None] | None = None,
     scaler: torch.amp.GradScaler | None = None,
     clip: float | None = None,
+    pieces: Callable[[Batch], Iterable["Piece[Batch]"]] | None = None,
     around_step: Callable[[], AbstractContextManager[None]] = nullcontext,
     after_step: Callable[[int], None] | None = None,
     after_epoch: Callable[[int, Means], None] | None = None,
@@ -94,9 +110,10 @@ def fit(
     objective(batch) gives "loss", a scalar with its gradient, and other detached scalars.
     batches(epoch) iterates one epoch, the first one from where progress stands. schedule(step) sets
     the learning rates before that step, counted from 0 over all epochs. clip bounds the norm of the
-    gradient. around_step() is entered for each step; after_step is part of it, and at its end progress
-    counts it. after_epoch gets the epoch and the mean of every scalar over its steps. Raises NotFinite,
-    naming the step, where the loss is not finite.
+    gradient. pieces(batch) are what is computed at a time: gradient and scalars of the batch are the
+    means over them, by their shares. around_step() is entered for each step; after_step is part of it,
+    and at its end progress counts it. after_epoch gets the epoch and the mean of every scalar over its
+    steps. Raises NotFinite, naming the step, where the loss is not finite.
     """
     scaler = scaler or torch.amp.GradScaler(enabled=False)  # which passes everything through
     progress = progress or Progress()
@@ -109,9 +126,8 @@ def fit(
             with around_step():
                 schedule(progress.step)
                 optimiser.zero_grad(set_to_none=True)
-                with autocast or nullcontext():
-                    values = objective(batch)
-                _update(values["loss"], optimiser, scaler, clip)
+                values = _learned(objective, batch, pieces, scaler, autocast or nullcontext())
+                _update(optimiser, scaler, clip)
                 if after_step is not None:
                     after_step(progress.step)
                 progress.add(values)
@@ -124,10 +140,32 @@ def fit(
             after_epoch(epoch, means)
 
 
-def _update(
-    loss: Tensor, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip: float | None
-) -> None:
-    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+def _learned(
+    objective: Callable[[Batch], Scalars],
+    batch: Batch,
+    pieces: Callable[[Batch], Iterable["Piece[Batch]"]] | None,
+    scaler: torch.amp.GradScaler,
+    autocast: AbstractContextManager[None],
+) -> Scalars:
+    """Add the gradient of a batch to the parameters'; returns its scalars."""
+    if pieces is None:
+        with autocast:
+            values = objective(batch)
+        scaler.scale(values["loss"]).backward()  # type: ignore[no-untyped-call]
+        return values
+    means: Scalars = {}
+    for piece in pieces(batch):
+        with piece.around:
+            with autocast:
+                values = objective(piece.batch)
+            scaler.scale(piece.share * values["loss"]).backward()  # type: ignore[no-untyped-call]
+        for name, value in values.items():
+            part = piece.share * value.detach()
+            means[name] = means[name] + part if name in means else part
+    return means
+
+
+def _update(optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip: float | None) -> None:
     if clip is not None:
         scaler.unscale_(optimiser)
         parameters = [p for group in optimiser.param_groups for p in group["params"]]

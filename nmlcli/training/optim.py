@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 
@@ -29,11 +29,21 @@ def cosine(optimiser: Optimizer, total_steps: int) -> Schedule:
 
 
 def timm_optimiser(
-    module: "Module", name: str, lr: float, weight_decay: float, momentum: float
+    module: "Module",
+    name: str,
+    lr: float,
+    weight_decay: float,
+    momentum: float,
+    *,
+    betas: tuple[float, float] | None = None,
+    eps: float | None = None,
 ) -> Optimizer:
-    """An optimiser by timm's name; biases and other vectors do not decay.
+    """An optimiser by timm's name.
 
-    Raises UsageError, with the nearest names, where timm has no such optimiser.
+    Biases and other vectors do not decay, nor do scalars such as the logit scale of CLIP, nor what the
+    network itself names (no_weight_decay: embeddings of positions). betas, eps: None for those that
+    the optimiser has by itself. Raises UsageError, with the nearest names, where timm has no such
+    optimiser, and where it takes no betas or no eps.
     """
     from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
 
@@ -42,25 +52,54 @@ def timm_optimiser(
         near = get_close_matches(name, known)
         remedy = f"did you mean {', '.join(near)}?" if near else f"choose from {', '.join(known)}"
         raise UsageError(f"timm has no optimiser {name!r}", remedy)
+    more = _settings(name, betas, eps)
     try:
-        return create_optimizer_v2(module, name, lr, weight_decay, momentum, filter_bias_and_bn=True)
+        return create_optimizer_v2(
+            module, name, lr, weight_decay, momentum, filter_bias_and_bn=True, **more
+        )
     except (ImportError, AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"the optimiser {name} cannot be had: {error}") from error
 
 
-def timm_schedule(
-    optimiser: Optimizer, name: str, epochs: int, steps_per_epoch: int, warmup_epochs: int
-) -> Schedule:
-    """A schedule of SCHEDULES over all steps, after a line from 0 over the first warmup_epochs.
+def _settings(name: str, betas: tuple[float, float] | None, eps: float | None) -> dict[str, Any]:
+    """What is given of betas and eps; timm would pass over in silence what an optimiser has not."""
+    from timm.optim import get_optimizer_info  # type: ignore[attr-defined]
 
-    Call before an optimiser's state is loaded: the rates found now are the ones to fall from.
+    info = get_optimizer_info(name)
+    if betas is not None and not (info.has_betas and info.num_betas == 2):
+        raise UsageError(f"the optimiser {name} has no pair of betas", "leave out --betas")
+    if eps is not None and not info.has_eps:
+        raise UsageError(f"the optimiser {name} has no eps", "leave out --eps")
+    return {key: v for key, v in (("betas", betas), ("eps", eps)) if v is not None}
+
+
+def timm_schedule(
+    optimiser: Optimizer,
+    name: str,
+    epochs: int,
+    steps_per_epoch: int,
+    warmup_epochs: int,
+    *,
+    warmup_steps: int | None = None,
+) -> Schedule:
+    """A schedule of SCHEDULES over all steps S, after a line from 0 over the first ones.
+
+    Over warmup_epochs, or over warmup_steps N where those are given, the rate of step s is s/N of the
+    group's; from step N on it is what the schedule has at s/S, so that the warm-up is part of it.
+    Call before an optimiser's state is loaded: the rates found now are the ones to fall from. Raises
+    UsageError where the warm-up leaves no step.
     """
     from timm.scheduler import create_scheduler_v2  # type: ignore[attr-defined]
 
+    total = epochs * steps_per_epoch
+    warmup = warmup_epochs * steps_per_epoch if warmup_steps is None else warmup_steps
+    if warmup >= total:
+        wrong = f"the warm-up of {warmup} steps leaves none of {total}"
+        raise UsageError(wrong, "make it shorter, or give more --epochs")
+    # An epoch of one step: timm counts warm-ups in epochs.
     scheduler, _ = create_scheduler_v2(
-        optimiser, num_epochs=epochs, min_lr=0.0, warmup_lr=0.0, warmup_epochs=warmup_epochs,
-        warmup_prefix=False, step_on_epochs=False, updates_per_epoch=steps_per_epoch,
-        **SCHEDULES[name].settings,
+        optimiser, num_epochs=total, min_lr=0.0, warmup_lr=0.0, warmup_epochs=warmup,
+        warmup_prefix=False, step_on_epochs=False, updates_per_epoch=1, **SCHEDULES[name].settings,
     )  # fmt: skip
     schedule: Schedule = scheduler.step_update
     return schedule

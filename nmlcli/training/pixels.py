@@ -35,21 +35,25 @@ def shift_and_flip(pixels: Tensor, rows: NDArray[np.int64], draws: Draws, hflip:
     in memory: a crop of the image with a reflected border (He et al. 2016), for all at once.
     """
     hashes = draws.hashes[rows]
+    count, height, width = pixels.shape[:3]
 
     def draw(what: str) -> keyed.Keys:
         return keyed.keys(hashes, draws.seed, f"{what} in epoch {draws.epoch}")
 
-    def places(what: str, size: int) -> Tensor:
+    def places(what: str, size: int) -> NDArray[np.int64]:
         reach = size // 8
-        shifts = torch.from_numpy(keyed.below(draw(what), 2 * reach + 1) - reach)
-        moved = (torch.arange(size) + shifts[:, None]).abs()  # [B, size]
-        return torch.where(moved >= size, 2 * (size - 1) - moved, moved)
+        shifts = keyed.below(draw(what), 2 * reach + 1) - reach
+        moved: NDArray[np.int64] = np.abs(np.arange(size) + shifts[:, None])  # [B, size]
+        return np.minimum(moved, 2 * (size - 1) - moved)
 
-    down, across = places("shift down", pixels.shape[1]), places("shift across", pixels.shape[2])
-    flipped = torch.from_numpy(keyed.uniforms(draw("flip")) < hflip)
-    across = torch.where(flipped[:, None], across.flip(1), across)
-    images = torch.arange(len(pixels))[:, None, None]
-    return pixels[images, down[:, :, None], across[:, None, :]].permute(0, 3, 1, 2)
+    down, across = places("shift down", height), places("shift across", width)
+    flipped = keyed.uniforms(draw("flip")) < hflip
+    across[flipped] = across[flipped, ::-1]
+    lines = np.arange(count)[:, None] * height + down  # [B, H], of all images
+    # A pixel is taken as a whole; by numpy, which leaves torch's threads to the network.
+    whole = pixels.contiguous().numpy().view("V3").reshape(-1)
+    taken = whole.take(lines[:, :, None] * width + across[:, None]).view(np.uint8)
+    return torch.from_numpy(taken.reshape(count, height, width, 3)).permute(0, 3, 1, 2)
 
 
 class RandomCrops:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from nmlcli.atomic import replacing
 from nmlcli.errors import InvalidInput, NmlError, Terminated, first
+from nmlcli.training.distributed import Ranks
 from nmlcli.training.loop import NotFinite, Progress
 
 log = logging.getLogger(__name__)
@@ -161,21 +162,30 @@ class Keeper:
     """Saves the state of a training: when it is interrupted, after each epoch, every so many seconds.
 
     `with keeper.keeping(): fit(..., progress=progress, around_step=keeper.step)`. parts: all else that
-    has a state. A state whose loss or weights are not finite is not saved.
+    has a state. A state whose loss or weights are not finite is not saved. Of several processes the
+    first one saves, and all leave after the same step.
     """
 
     def __init__(
         self, states: States, parts: Mapping[str, Stateful], progress: Progress, steps_per_epoch: int,
-        every: float,
+        every: float, ranks: Ranks | None = None,
     ) -> None:  # fmt: skip
         self.states, self.parts, self.progress = states, {**parts, "progress": progress}, progress
         self.steps_per_epoch, self.every = steps_per_epoch, every
         self.saved: int | None = None  # the steps that the newest state is after
-        self.whole, self.since, self._signals = True, time.monotonic(), _Signals()
+        self.ranks = ranks or Ranks()
+        self.whole, self.since = True, time.monotonic()
+        self._signals = _Signals(held=self.ranks.size > 1)
 
     def start(self, resume: bool) -> None:
         """Take up the newest state, or save the first one: a folder that cannot be written to is found
         out before hours of work."""
+        if self.ranks.writer:
+            self._start(resume)
+        if resume:
+            self.ranks.spread(self.parts)
+
+    def _start(self, resume: bool) -> None:
         self.states.tidy()
         if not resume and self.states.path.exists():
             log.warning("starting anew over %s, as --resume is not given", self.states.path)
@@ -199,6 +209,8 @@ class Keeper:
                         self.save()
                     raise
             except NotFinite as error:
+                if not self.ranks.writer:
+                    raise
                 good = f"{self.states.path} is the last good state, after {_steps(self.saved)}"
                 raise NmlError(error.wrong, f"{error.remedy}; {good}") from error
 
@@ -209,6 +221,8 @@ class Keeper:
             self.whole = False
             yield
             self.whole = True
+            if self.ranks.any(bool(self._signals.came)):
+                self._signals.release()
         late = time.monotonic() - self.since >= self.every
         if late or self.progress.step % self.steps_per_epoch == 0:
             self.save()
@@ -216,7 +230,7 @@ class Keeper:
     def save(self) -> None:
         """Save the state, if it is not there. Raises NotFinite where it is not worth it, NmlError where
         it cannot be written."""
-        if self.saved == self.progress.step:
+        if self.saved == self.progress.step or not self.ranks.writer:
             return
         self.progress.means()
         for part in self.parts.values():
@@ -241,11 +255,17 @@ class _Signals:
     """Ctrl-C and SIGTERM while a training runs: they wait for the end of a step or of a save.
 
     After one that came out as an exception others are ignored, so that what it set going is finished.
+    held: they wait until they are released, at the end of a step that all processes take together.
     """
 
-    def __init__(self) -> None:
-        self.waiting = False
+    def __init__(self, held: bool = False) -> None:
+        self.waiting, self.held = False, held
         self.came: list[int] = []
+
+    def release(self) -> None:
+        """Let what came out at the next occasion; where it came to another process, as SIGTERM."""
+        self.held = False
+        self.came = self.came or [signal.SIGTERM]
 
     @contextmanager
     def handled(self) -> Iterator[None]:
@@ -253,7 +273,7 @@ class _Signals:
         before: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
         def handle(number: int, frame: FrameType | None) -> None:
-            if self.waiting:
+            if self.waiting or self.held:
                 self.came.append(number)
                 return
             self.waiting = True
@@ -267,7 +287,7 @@ class _Signals:
                         signal.signal(number, handle)
             yield
         finally:
-            leaving, self.waiting = self.waiting, True
+            leaving, self.waiting, self.held = self.waiting, True, False
             for each, handler in before.items():
                 if signal.getsignal(each) is handle:  # else it is ignored from now on
                     signal.signal(each, handler)
@@ -282,5 +302,5 @@ class _Signals:
         self._deliver(leaving)
 
     def _deliver(self, leaving: bool) -> None:
-        if self.came and not leaving:
+        if self.came and not (leaving or self.held):
             signal.raise_signal(self.came.pop(0))

@@ -1,4 +1,5 @@
-"""METHODS: what a head can be tuned as. A method turns a preset into settings; the trainer obeys."""
+"""METHODS: what a head can be tuned as. One that is TRAINED turns a preset into settings; the trainer
+obeys."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -39,12 +40,23 @@ def nmtune(preset: Preset) -> Settings:
     return preset.settings
 
 
-METHODS = {
+@dataclass(frozen=True)
+class Untrained:
+    """A head that is made of the names of its classes, not of features. help: one line."""
+
+    help: str
+
+
+TRAINED = {
     "lp": Method("a linear probe", (*_ANY, "l2"), linear_probe),
     "mlp": Method("an MLP below it", _ANY + _NETWORK, mlp),
     "nmtune": Method(
         "the MLP with three terms that reshape its output", _ANY + _NETWORK + _TERMS, nmtune
     ),
+}
+METHODS: dict[str, Method | Untrained] = {
+    **TRAINED,
+    "zeroshot": Untrained("what -m reads in the names of the classes, without FEATURES"),
 }
 
 
@@ -62,7 +74,7 @@ class Solver:
 
 
 SOLVERS = {
-    "adamw": Solver("step by step, as the presets have it", tuple(METHODS), ("l2",)),
+    "adamw": Solver("step by step, as the presets have it", tuple(TRAINED), ("l2",)),
     "lbfgs": Solver(
         "full batch to the minimum; for lp with --l2; features above 2 GiB are read in each pass",
         ("lp",),
@@ -97,8 +109,8 @@ def check_knobs(
             raise UsageError(
                 f"{name} does not apply to --solver {solver}", f"it is for {first(others)}"
             )
-        if not any(knob in METHODS[method].knobs for method in methods):
-            owners = [other for other, method in METHODS.items() if knob in method.knobs]
+        if not any(knob in TRAINED[method].knobs for method in methods):
+            owners = [other for other, method in TRAINED.items() if knob in method.knobs]
             raise UsageError(f"{name} does not apply to {first(methods)}", f"it is for {first(owners)}")
         owners = [other for other, loss in LOSSES.items() if knob in loss.knobs]
         if owners and not {*owners} & {*losses}:
@@ -122,7 +134,7 @@ def _check_value(knob: str, value: Any) -> None:
 def own_knobs(method: str, loss: str) -> set[str]:
     """The settings that mean something to a method with a loss."""
     others = {knob for name, row in LOSSES.items() if name != loss for knob in row.knobs}
-    return {*METHODS[method].knobs} - others
+    return {*TRAINED[method].knobs} - others
 
 
 def settle(
@@ -133,7 +145,7 @@ def settle(
     A given knob that the method or its loss lacks is left out: in a list it is for the others. The
     loss is no difference, since a head says it apart.
     """
-    usual = METHODS[method].settings(PRESETS[preset])
+    usual = TRAINED[method].settings(PRESETS[preset])
     known = own_knobs(method, given.get("loss", usual.loss))
     given = {knob: value for knob, value in given.items() if knob in known}
     settings = replace(usual, **given, solver=solver)

@@ -119,3 +119,31 @@ def test_good_samples_are_read_once_and_other_errors_pass(folder: str) -> None:
     with pytest.raises(InvalidInput, match="the transform is at fault"):
         list(load_batches(samples, np.arange(4), wrong, 2, bad=bad))
     assert bad == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_is_finished_where_it_was_read(workers: int) -> None:
+    samples, threads = open_samples("builtin:glyphs:val"), set()
+
+    def finish(rows, images: torch.Tensor) -> torch.Tensor:
+        threads.add(threading.current_thread().name.partition("_")[0])
+        return images.flatten(1).sum(1) - torch.from_numpy(rows)
+
+    found = list(load_batches(samples, np.arange(9), pixels, 4, workers=workers, finish=finish))
+    expected = [pixels(samples.read(row), row).sum() - row for row in range(9)]
+    assert torch.cat([batch for _, batch in found]).tolist() == expected
+    assert threads == {"loader" if workers else threading.main_thread().name}
+
+
+def test_images_keep_their_order_in_memory() -> None:
+    samples = open_samples("builtin:glyphs:val")
+
+    def planes(image, index: int) -> torch.Tensor:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def apart(image, index: int) -> torch.Tensor:
+        return planes(image, index).contiguous()
+
+    last, first = (next(load_batches(samples, np.arange(3), f, 3))[1] for f in (planes, apart))
+    assert torch.equal(last, first)
+    assert last.is_contiguous(memory_format=torch.channels_last) and first.is_contiguous()

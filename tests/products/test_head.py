@@ -1,5 +1,6 @@
 """Heads: what is saved is what is applied, and layers that do not fit are refused."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -33,6 +34,8 @@ HEADS = {
     "mlp": make((D, HIDDEN, HIDDEN, D, C)),
     "residual": make((D, HIDDEN, D, C), residual=True, scale=3.3),
     "no activation": make((D, HIDDEN, D, C), activation="none"),
+    "cosine": make((D, C), scale=0.1, logits="cosine"),
+    "cosine of an mlp": make((D, HIDDEN, D, C), residual=True, logits="cosine"),
 }
 MLP = HEADS["mlp"]
 
@@ -53,7 +56,8 @@ def transcribed(head, features):
     if head.residual is not None:
         Z = Z + torch.from_numpy(head.residual) * scaled
     weight, bias = (torch.from_numpy(array) for array in head.layers[-1])
-    return Z.detach().numpy(), torch.nn.functional.linear(Z, weight, bias).detach().numpy()
+    last = torch.nn.functional.normalize(Z) if head.record.extra.get("logits") == "cosine" else Z
+    return Z.detach().numpy(), torch.nn.functional.linear(last, weight, bias).detach().numpy()
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -63,6 +67,20 @@ def test_apply_is_the_torch_network(name):
     ):
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("factor", [1e30, 1e-30, 1e-42])
+def test_cosines_are_of_rows_of_any_length_and_zeros_stay(factor):
+    weight, bias = HEADS["cosine"].layers[0]
+    rows = np.where(np.arange(N)[:, None] == 7, 0, FEATURES * np.float32(factor)).astype(np.float32)
+    transformed, logits = replace(HEADS["cosine"], input_scale=None).apply(rows)
+    assert (transformed == rows).all()
+    assert (logits[7] == bias).all()
+    exact = rows.astype(np.float64)
+    lengths = np.sqrt((exact**2).sum(1, keepdims=True))
+    lengths[7] = 1
+    np.testing.assert_allclose(logits, exact / lengths @ weight.T + bias, rtol=1e-5, atol=1e-5)
+    assert (rows[7] == 0).all()
 
 
 def test_apply_leaves_its_features_alone_and_takes_half_precision():

@@ -258,6 +258,20 @@ def test_captions_of_a_tar_become_a_small_table(tmp_path):
         make(tmp_path / "pairs.tar", tmp_path / "o.csv")
 
 
+@pytest.mark.parametrize("kind", ["swap", "cycle"])
+def test_captions_of_a_generated_set_are_exchanged_among_different_ones(tmp_path, kind):
+    samples = open_samples("builtin:shapes:val:sketch")  # sixteen texts for 2,000 images
+    record = make("builtin:shapes:val:sketch", tmp_path / "o.csv", kind=kind, ratio="0.3")
+
+    rows = list(csv.DictReader((tmp_path / "o.csv").open()))
+    assert [row["clean_text"] for row in rows] == samples.texts
+    assert [row["id"] for row in rows] == list(samples.ids)
+    assert sum(row["text"] != row["clean_text"] for row in rows) == record.noise["flipped"] == 600
+    assert sorted(row["text"] for row in rows) == sorted(samples.texts)
+    labels = make("builtin:shapes:val:sketch", tmp_path / "l.csv", ratio="0.3")
+    assert labels.noise["kind"] == "symmetric"
+
+
 @pytest.mark.data
 def test_captions_of_real_pairs(shared_data, tmp_path):
     captions = shared_data / "captions"
@@ -301,7 +315,7 @@ def test_json_captions_may_be_missing_but_not_numbers(tmp_path):
     [
         ("builtin:shapes:test", {"label_column": "y"}, "is no table: leave the names of columns out"),
         ("builtin:shapes:test", {"from_column": "y", "ratio": None}, "is no table"),
-        ("builtin:shapes:test", {"kind": "swap"}, "has no captions"),
+        ("builtin:glyphs:test", {"kind": "swap"}, "has no captions"),
         ("train.h5", {"limit": 5}, "is taken whole"),
         ("train.h5", {"kind": "swap"}, "holds no captions"),
         ("none.h5", {}, "does not exist|no such file"),

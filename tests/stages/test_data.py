@@ -13,6 +13,7 @@ from nmlcli.cli.main import run
 from nmlcli.data.generated.menu import GENERATORS
 from nmlcli.data.sources import SourceOptions, open_samples
 from nmlcli.errors import InvalidInput, UsageError
+from nmlcli.stages.corrupt import CorruptOptions, corrupt
 from nmlcli.stages.data import draw_parts, make, parse_parts, split
 
 SMALL = "builtin:glyphs:val"
@@ -153,6 +154,37 @@ def test_a_split_keeps_the_noise(tmp_path: Path, folder: str) -> None:
     part = open_samples(str(tmp_path / "s" / "a.csv"))
     assert part.noise["flipped"] == sum(part.labels != part.clean_labels) > 0
     assert part.noise["of"] == 20
+
+
+def test_a_split_keeps_captions_and_their_noise(tmp_path: Path) -> None:
+    rows = [f"{i}.png,text {i}\n" for i in range(40)]
+    for i in range(40):
+        Image.new("RGB", (4, 4), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / "t.csv").write_text("image,text\n" + "".join(rows))
+    noisy = str(tmp_path / "noisy.csv")
+    made = corrupt(str(tmp_path / "t.csv"), noisy, CorruptOptions(ratio="0.5", kind="swap", seed=4))
+    options = SourceOptions(captions=noisy)
+    record = split(str(tmp_path / "t.csv"), parse_parts("a=1/2"), str(tmp_path / "s"), options)[0]
+    whole, part = open_samples(noisy), open_samples(str(tmp_path / "s" / "a.csv"))
+    rows = [whole.ids.index(name) for name in part.ids]
+    assert part.texts == [whole.texts[row] for row in rows]
+    assert part.clean_texts == [f"text {row}" for row in rows]
+    assert (part.text_noise["kind"], part.text_noise["seed"], part.text_noise["of"]) == ("swap", 4, 20)
+    assert part.text_noise == record.noise
+    assert made.identity in [parent["identity"] for parent in record.parents]
+
+
+def test_a_split_keeps_captions_beside_labels(tmp_path: Path, folder: str) -> None:
+    names = open_samples(folder).ids
+    (tmp_path / "c.csv").write_text("id,text\n" + "".join(f'{n},"of ""{n}""\n"\n' for n in names))
+    options = SourceOptions(captions=str(tmp_path / "c.csv"))
+    record = split(folder, parse_parts("a=1/2"), str(tmp_path / "s"), options)[0]
+    part = open_samples(str(tmp_path / "s" / "a.csv"))
+    assert "text_column" not in record.options  # it speaks of the labels
+    assert part.parents == (record,)
+    assert part.texts == [f'of "{name}"\n' for name in part.ids]
+    assert (part.clean_texts, part.text_noise) == (None, None)
+    assert part.labels is not None
 
 
 def test_a_generated_set_must_be_written_before_it_is_split(tmp_path: Path, capsys) -> None:

@@ -262,9 +262,9 @@ TABLE = "id,text\na,one\nb,two\n"
         (MODEL, {"skip_bad": True}, "words has no images"),
         (MODEL, {"texts": True}, "takes no texts: leave out --texts"),
         (MODEL, {"layer": ""}, "--layer is empty"),
-        ("open_clip:ViT-B-32", {"texts": True}, "shapes/photo:val has no texts, which the network"),
+        ("open_clip:ViT-B-32", {"texts": True}, "glyphs:val has no texts, which the network"),
         ("open_clip:ViT-B-32", {}, "words has no images"),
-        ("hf:bert-base-uncased", {}, "shapes/photo:val has no texts"),
+        ("hf:bert-base-uncased", {}, "glyphs:val has no texts"),
         ("hf:bert-base-uncased", {"views": 2}, "only images have views: leave out --views"),
     ],
 )
@@ -278,7 +278,7 @@ def test_sets_of_another_kind_are_found_before_any_network_is_opened(
     table.write_text(TABLE)
     asked = replace(OPTIONS, source=SourceOptions(), **options)
     with pytest.raises((InvalidInput, UsageError), match=words):
-        embed([DATA, f"words={table}"], model, f"{tmp_path}/features/", asked)
+        embed(["builtin:glyphs:val", f"words={table}"], model, f"{tmp_path}/features/", asked)
 
 
 def short_of_memory(monkeypatch, most, error):

@@ -170,7 +170,7 @@ def test_what_texts_do_not_have(tmp_path, folder):
     with pytest.raises(UsageError, match="only images have views"):
         run(source, folder, out, replace(OPTIONS, views=2))
     with pytest.raises(InvalidInput, match="has no texts"):
-        run("builtin:shapes:val", folder, out, replace(OPTIONS, source=SourceOptions(limit=2)))
+        run("builtin:glyphs:val", folder, out, replace(OPTIONS, source=SourceOptions(limit=2)))
     with pytest.raises(UsageError, match="no hidden state 'pre_logits'"):
         run(source, folder, out, replace(OPTIONS, layer="pre_logits"))
     assert not out.exists()

@@ -12,9 +12,11 @@ from timm.data.transforms_factory import create_transform
 from nmlcli.data.sources import SourceOptions, open_samples
 from nmlcli.errors import InvalidInput, NmlError, Terminated, UsageError
 from nmlcli.products.formats import read_checkpoint
+from nmlcli.stages.objectives import OBJECTIVES
 from nmlcli.stages.pretrain import PretrainOptions, pretrain
 from nmlcli.stages.training import Training
 from nmlcli.training.augmentation import Strength
+from nmlcli.training.distributed import Ranks
 
 TRAIN, VAL = "builtin:shapes:train", "builtin:shapes:val"
 OPTIONS = PretrainOptions(
@@ -222,8 +224,10 @@ def test_other_precisions_train(tmp_path, precision):
 
 def test_ordinary_and_averaged_weights_differ():
     samples = open_samples(TRAIN, SourceOptions(limit=40))
-    training = Training(samples, None, "test_resnet", replace(OPTIONS, ema=0.9, epochs=2))
+    options = replace(OPTIONS, ema=0.9, epochs=2)
+    lesson = OBJECTIVES["supervised"].open(samples, None, "test_resnet", options, Ranks())
+    training = Training(lesson, options, Ranks())
     training.run("x", None, lambda *_, **__: None)
-    plain, kept = training.module.state_dict(), training.weights()
+    plain, kept = lesson.module.state_dict(), training.weights()
     assert plain.keys() == kept.keys()
     assert not torch.equal(plain["fc.weight"], kept["fc.weight"])

@@ -17,6 +17,7 @@ from nmlcli import keyed
 from nmlcli.data.sources import SourceOptions, open_samples
 from nmlcli.errors import NmlError, Terminated
 from nmlcli.stages import pretrain as stage
+from nmlcli.stages import supervised as lesson
 from nmlcli.stages import training
 from nmlcli.stages.pretrain import PretrainOptions, pretrain
 from nmlcli.training.augmentation import Strength
@@ -253,7 +254,7 @@ def test_a_signal_within_a_step_lets_it_end(tmp_path, whole, everything, monkeyp
 
 def interrupt_in(step, monkeypatch, what=lambda: signal.raise_signal(signal.SIGINT)):
     """Do something, by default press Ctrl-C, within the objective of a step."""
-    real, count = training.supervised, iter(range(10**6))
+    real, count = lesson.supervised, iter(range(10**6))
 
     def supervised(*arguments):
         objective = real(*arguments)
@@ -265,7 +266,7 @@ def interrupt_in(step, monkeypatch, what=lambda: signal.raise_signal(signal.SIGI
 
         return interrupted
 
-    monkeypatch.setattr(training, "supervised", supervised)
+    monkeypatch.setattr(lesson, "supervised", supervised)
 
 
 def test_what_was_seen_of_an_epoch_is_not_decoded_again(tmp_path, everything, monkeypatch):
@@ -337,10 +338,10 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_step(tmp_path, whole, plai
 
 
 def test_a_loss_that_is_not_finite_names_the_last_good_state(tmp_path, plain, monkeypatch):
-    real = training.supervised
+    real = lesson.supervised
 
-    def supervised(module, smoothing):
-        objective, count = real(module, smoothing), iter(range(10**6))
+    def supervised(*arguments):
+        objective, count = real(*arguments), iter(range(10**6))
 
         def broken(batch):
             values = objective(batch)
@@ -348,7 +349,7 @@ def test_a_loss_that_is_not_finite_names_the_last_good_state(tmp_path, plain, mo
 
         return broken
 
-    monkeypatch.setattr(training, "supervised", supervised)
+    monkeypatch.setattr(lesson, "supervised", supervised)
     words = rf"the loss of step 11 is nan: lower .*; {tmp_path}/a\.safetensors\.state is the last good"
     for every, good in ((0.0, 11), (1000.0, 8)):
         with pytest.raises(NmlError, match=f"{words} state, after {good} steps$"):

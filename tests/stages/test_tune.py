@@ -12,7 +12,7 @@ import pytest
 from nmlcli.errors import InvalidInput, NmlError, UsageError
 from nmlcli.products.formats import read_features, read_head, write_features
 from nmlcli.stages.tune import TuneOptions, tune
-from nmlcli.tuning.methods import METHODS
+from nmlcli.tuning.methods import TRAINED
 
 QUICK = {"epochs": 4, "batch_size": 16}
 LONGER = {"epochs": 30, "batch_size": 8}
@@ -27,7 +27,7 @@ def run(sources: str | list[str], out: Any, **options: Any) -> Path:
 
 
 @pytest.mark.parametrize("preset", ["paper", "released"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TRAINED)
 def test_a_head_learns_and_says_what_it_is(
     make_features: Any, tmp_path: Path, method: str, preset: str
 ) -> None:

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from nmlcli.training.loop import NotFinite, Progress, fit
+from nmlcli.training.loop import NotFinite, Piece, Progress, fit
 from nmlcli.training.optim import cosine
 
 
@@ -164,3 +164,54 @@ def test_progress_carries_the_means_and_ends_complete():
         advance=lambda done, total, **values: calls.append((done, total, values)),
     )
     assert calls[-1] == (4, 4, {"loss": 2.0, "accuracy": 0.5})
+
+
+def test_pieces_of_a_batch_are_the_whole_by_their_shares():
+    """Unequal ones; gradient, norm and every scalar are those of the batch, in one step of it."""
+    inputs, targets, _ = problem()
+
+    def run(pieces):
+        weight = torch.nn.Parameter(torch.ones(3))
+        entered, steps = [], []
+
+        def objective(rows):
+            loss = ((inputs[rows] @ weight - targets[rows]) ** 2).mean()
+            return {"loss": loss, "first": inputs[rows, 0].mean()}
+
+        @contextlib.contextmanager
+        def around():
+            entered.append("in")
+            yield
+            entered.append("out")
+
+        def split(rows):
+            yield Piece(rows[:3], 3 / 8, around())
+            yield Piece(rows[3:4], 1 / 8)
+            yield Piece(rows[4:], 4 / 8)
+
+        means = []
+        fit(
+            objective,
+            lambda epoch: [list(range(8)), list(range(4, 12))],
+            torch.optim.SGD([weight], lr=0.1),
+            schedule=lambda step: None,
+            epochs=1,
+            steps_per_epoch=2,
+            pieces=split if pieces else None,
+            clip=0.7,
+            after_step=steps.append,
+            after_epoch=lambda epoch, found: means.append(found),
+        )
+        assert entered == (["in", "out"] * 2 if pieces else [])
+        assert steps == [0, 1]
+        return weight, means[0]
+
+    (whole, wanted), (parts, seen) = run(False), run(True)
+    assert parts.tolist() == pytest.approx(whole.tolist(), abs=1e-6)
+    assert seen == pytest.approx(wanted, abs=1e-6)
+
+
+def test_scalars_are_those_of_all_processes():
+    progress = Progress(shared=lambda values: {name: 2 * value for name, value in values.items()})
+    progress.add({"loss": torch.tensor(1.5)})
+    assert progress.means() == {"loss": 3.0}

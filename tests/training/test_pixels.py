@@ -99,3 +99,14 @@ def test_erased_parts_have_the_mean_colour():
 def test_an_unknown_policy_is_named():
     with pytest.raises(UsageError, match="no augmentation policy 'rund-m9'"):
         crop(Image.new("RGB", (32, 32)), policy="rund-m9")
+
+
+def test_a_shift_of_images_that_are_not_square_and_not_contiguous():
+    tall = np.ascontiguousarray(pictures(6, 32)[:, :, :16])
+    draws, rows = Draws(HASHES, 3, 0), np.arange(6)
+    apart = torch.from_numpy(tall).permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    found = shift_and_flip(apart, rows, draws, 0.5).permute(0, 2, 3, 1).numpy()
+    for image, result in zip(tall, found, strict=True):
+        wide = np.pad(image, ((4, 4), (2, 2), (0, 0)), mode="reflect")
+        parts = [wide[y : y + 32, x : x + 16] for y in range(9) for x in range(5)]
+        assert any(np.array_equal(part[:, ::turn], result) for part in parts for turn in (1, -1))

@@ -5,6 +5,7 @@ import pickle
 import signal
 import threading
 import zlib
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import torch
 from nmlcli import atomic
 from nmlcli.errors import InvalidInput, NmlError, Terminated
 from nmlcli.training import state
-from nmlcli.training.loop import Progress
+from nmlcli.training.distributed import Ranks
+from nmlcli.training.loop import NotFinite, Progress
 from nmlcli.training.state import Keeper, States
 
 
@@ -390,3 +392,78 @@ def test_no_training_starts_anew_in_silence(states, caplog):
     caplog.clear()
     Keeper(states, parts(0), Progress(), 100, every=1e9).start(True)
     assert caplog.messages == [f"there is no {states.path} to go on from: starting anew"]
+
+
+@dataclass(frozen=True)
+class Several(Ranks):
+    """One of two processes; `elsewhere` says whether a signal has come to the other one."""
+
+    size: int = 2
+    elsewhere: list[bool] = field(default_factory=lambda: [False])
+
+    def any(self, value):
+        return value or self.elsewhere[0]
+
+
+def keeper_of(states, ranks):
+    progress = Progress()
+    return Keeper(states, parts(0), progress, 100, every=1e9, ranks=ranks)
+
+
+def test_of_several_processes_all_leave_at_the_end_of_a_step(states):
+    """A signal between two steps waits for the end of the next one, which all take together."""
+    reached, keeper = [], keeper_of(states, Several())
+    keeper.start(False)
+    with pytest.raises(KeyboardInterrupt), keeper.keeping():
+        take_step(keeper)
+        signal.raise_signal(signal.SIGINT)
+        reached.append("between")
+        take_step(keeper)
+        reached.append("too far")
+    assert reached == ["between"]
+    assert steps_saved(keeper) == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_another_process_is_one_to_all(states, rank):
+    def terminated(number, frame):
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    elsewhere = [False]
+    keeper = keeper_of(states, Several(rank=rank, elsewhere=elsewhere))
+    if rank == 0:
+        keeper.start(False)
+    try:
+        with pytest.raises(Terminated), keeper.keeping():
+            take_step(keeper)
+            elsewhere[0] = True
+            take_step(keeper)
+            take_step(keeper, lambda: pytest.fail("a step was taken alone"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if rank == 0:
+        assert steps_saved(keeper) == 2
+    else:
+        assert not states.path.exists()  # the first one saves
+
+
+def test_a_signal_after_the_last_step_comes_before_what_is_next(states):
+    keeper, reached = keeper_of(states, Several()), []
+    keeper.start(False)
+    with pytest.raises(KeyboardInterrupt):
+        with keeper.keeping():
+            take_step(keeper)
+            signal.raise_signal(signal.SIGINT)
+            reached.append("validation")
+        reached.append("too far")
+    assert reached == ["validation"]
+
+
+def test_only_the_process_that_saves_names_a_state(states):
+    keeper = keeper_of(states, Several(rank=1))
+    with pytest.raises(NotFinite) as caught, keeper.keeping():
+        keeper.progress.add({"loss": torch.tensor(torch.nan)})
+        keeper.progress.means()
+    assert "state" not in str(caught.value)

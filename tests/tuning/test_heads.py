@@ -13,12 +13,12 @@ from nmlcli import keyed
 from nmlcli.products.head import Head
 from nmlcli.provenance import Record
 from nmlcli.tuning.heads import TrainableHead, assess, steps_per_epoch, train
-from nmlcli.tuning.methods import METHODS, settle
+from nmlcli.tuning.methods import TRAINED, settle
 from nmlcli.tuning.presets import PRESETS, Settings
 
 D, C, N = 12, 4, 38
 SMALL = {"epochs": 3, "batch_size": 16, "hidden": 20}
-CASES = [(preset, method) for preset in PRESETS for method in METHODS]
+CASES = [(preset, method) for preset in PRESETS for method in TRAINED]
 
 
 def data(seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

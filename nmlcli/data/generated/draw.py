@@ -35,10 +35,10 @@ def _numbers(indices: NDArray[np.int64], stride: int, count: int) -> keyed.Keys:
 
 
 class Draws:
-    """A row of keyed numbers an image, handed out in the order of the calls."""
+    """A row of keyed numbers an image, handed out in the order of the calls; start: the first one."""
 
-    def __init__(self, purpose: str, indices: NDArray[np.int64], count: int) -> None:
-        key = keyed.keys(_numbers(indices, 1 << 20, count), 0, purpose)
+    def __init__(self, purpose: str, indices: NDArray[np.int64], count: int, start: int = 0) -> None:
+        key = keyed.keys(_numbers(indices, 1 << 20, count) + np.uint64(start), 0, purpose)
         self._row: Plane = keyed.uniforms(key).astype(np.float32)
         self._next = 0
 

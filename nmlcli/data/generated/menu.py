@@ -32,7 +32,8 @@ class Generator:
 
     classes: sorted names. domains: the ways to render it, the first is the default; empty where there
     is but one. splits: name → how many images. revision: rises when the bytes of any image change.
-    draw: Request → uint8 [N,size,size,3], RGB.
+    draw: Request → uint8 [N,size,size,3], RGB. describe: Request → texts [N] of what they show, which
+    follow from set, split, domain and index as the images do.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Generator:
     splits: dict[str, int]
     revision: int
     draw: "Callable[[Request], NDArray[np.uint8]]"
+    describe: Callable[[Request], list[str]] | None = None
 
     def render(self, split: str, domain: str | None, index: int, size: int = 32) -> "NDArray[np.uint8]":
         """Draw one image: uint8 [size,size,3]; the same bytes as in any batch."""
@@ -76,6 +78,13 @@ class Generator:
             out[start : start + step] = self.draw(request)
         return out
 
+    def texts(self, split: str, domain: str | None, indices: "NDArray[np.int64]") -> list[str] | None:
+        """What images show in words, [N]; None where there are none for it."""
+        if self.describe is None:
+            return None
+        labels = self.labels(split, indices)
+        return self.describe(Request(f"{self.name} {split}", domain, indices, labels, SMALLEST))
+
     def label(self, split: str, index: int) -> int:
         """The class number of one image."""
         import numpy as np
@@ -95,10 +104,22 @@ def _shapes(request: Request) -> "NDArray[np.uint8]":
     return shapes.draw(request)
 
 
+def _words_of_shapes(request: Request) -> list[str]:
+    from nmlcli.data.generated import shapes
+
+    return shapes.describe(request)
+
+
 def _textures(request: Request) -> "NDArray[np.uint8]":
     from nmlcli.data.generated import textures
 
     return textures.draw(request)
+
+
+def _words_of_textures(request: Request) -> list[str]:
+    from nmlcli.data.generated import textures
+
+    return textures.describe(request)
 
 
 def _glyphs(request: Request) -> "NDArray[np.uint8]":
@@ -119,6 +140,7 @@ GENERATORS = {
         splits={"train": 50_000, "val": 2_000, "test": 5_000},
         revision=1,
         draw=_shapes,
+        describe=_words_of_shapes,
     ),
     "textures": Generator(
         "textures",
@@ -130,6 +152,7 @@ GENERATORS = {
         splits={"train": 10_000, "val": 2_000, "test": 2_000},
         revision=1,
         draw=_textures,
+        describe=_words_of_textures,
     ),
     "glyphs": Generator(
         "glyphs",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nmlcli.data.generated import draw as d
 from nmlcli.data.generated.draw import Draws, Plane
 from nmlcli.data.generated.menu import Request
+from nmlcli.data.generated.words import name_colours, with_article
 
 Field = Callable[[Plane, Plane], Plane]
 
@@ -127,15 +128,27 @@ def _scrap(draws: Draws, size: int) -> Plane:
     return distance
 
 
+def _photo_colours(draws: Draws) -> tuple[Plane, Plane, list[Plane], Plane]:
+    """Those of the ground, of what lies over it, of three scraps and of the shape."""
+    ground, other = draws.colour(), draws.colour()
+    scraps = [draws.colour() for _ in range(3)]
+    return ground, other, scraps, d.apart(draws.colour(), (ground + other) / 2, LEAST)
+
+
+def _cartoon_colours(draws: Draws) -> tuple[Plane, Plane]:
+    """Those of the ground and of the shape."""
+    ground, ink = draws.colour(), draws.colour()
+    return ground, d.apart(ink, ground, LEAST)
+
+
 def _photo(scene: Scene) -> Plane:
     draws, size = scene.draws, scene.request.size
     coarse, middle, fine = (d.value_noise(draws, cells, size) for cells in (3, 7, 13))
-    ground, other = draws.colour(), draws.colour()
+    ground, other, scraps, ink = _photo_colours(draws)
     cloud = d.clip((coarse + 0.6 * middle + 0.4 * fine) * 0.9 - 0.4)
     picture = d.blend(ground, other, cloud)
-    for scrap in scene.scraps[:3]:
-        picture = d.blend(picture, draws.colour(), d.cover(scrap, size))
-    ink = d.apart(draws.colour(), (ground + other) / 2, LEAST)
+    for scrap, colour in zip(scene.scraps[:3], scraps, strict=True):
+        picture = d.blend(picture, colour, d.cover(scrap, size))
     x, y = d.grid(size)
     cosine, sine = draws.direction()
     light = 1 + draws.uniform(0.0, 0.5) * (cosine * (x - 0.5) + sine * (y - 0.5))
@@ -163,8 +176,7 @@ def _sketch(scene: Scene) -> Plane:
 
 def _cartoon(scene: Scene) -> Plane:
     draws, size = scene.draws, scene.request.size
-    ground, ink = draws.colour(), draws.colour()
-    ink = d.apart(ink, ground, LEAST)
+    ground, ink = _cartoon_colours(draws)
     picture = ground + np.zeros((*scene.shape.shape, 1), np.float32)
     for scrap in scene.scraps[:2]:
         picture = d.blend(picture, draws.colour(), d.cover(scrap, size))
@@ -183,3 +195,31 @@ def _noise(scene: Scene) -> Plane:
 DOMAINS: dict[str, Callable[[Scene], Plane]] = {
     "photo": _photo, "sketch": _sketch, "cartoon": _cartoon, "noise": _noise,
 }  # fmt: skip
+
+# How many numbers an image are drawn before the colours: for the shape, four scraps, three noises.
+_BEFORE_CARTOON = 6 + 6 * SCRAPS
+_BEFORE_PHOTO = _BEFORE_CARTOON + 4 * 4 + 8 * 8 + 14 * 14
+_KINDS = {"photo": "a photo", "sketch": "a sketch", "cartoon": "a cartoon", "noise": "a noisy photo"}
+
+
+def describe(request: Request) -> list[str]:
+    """Say what images show: `a photo of a red star on blue`, `a sketch of a star`.
+
+    The colours are those that the shape and its ground are drawn in, before light, clutter and grain
+    fall on them; a photo's ground is named by the middle between its two. Pencil has no colour.
+    """
+    domain = request.domain or "photo"
+    shapes = [CLASSES[label] for label in request.labels]
+    if domain == "sketch":
+        return [f"a sketch of {with_article(shape)}" for shape in shapes]
+    if domain == "cartoon":
+        ground, ink = _cartoon_colours(Draws(request.purpose, request.indices, 6, _BEFORE_CARTOON))
+    else:
+        draws = Draws(request.purpose, request.indices, 18, _BEFORE_PHOTO)
+        one, other, _, ink = _photo_colours(draws)
+        ground = (one + other) / 2
+    inks, grounds = (name_colours(d.to_bytes(each[:, 0, 0])) for each in (ink, ground))
+    return [
+        f"{_KINDS[domain]} of {with_article(f'{of_shape} {shape}')} on {of_ground}"
+        for of_shape, shape, of_ground in zip(inks, shapes, grounds, strict=True)
+    ]

@@ -83,3 +83,8 @@ def draw(request: Request) -> NDArray[np.uint8]:
     shade = 1 + draws.uniform(-0.8, 0.8) * slow
     picture = picture * shade[..., None]
     return d.to_bytes(picture + 0.1 * d.grain(request.purpose, request.indices, size)[..., None])
+
+
+def describe(request: Request) -> list[str]:
+    """Say what images show: `a texture of bricks`."""
+    return [f"a texture of {CLASSES[label]}" for label in request.labels]

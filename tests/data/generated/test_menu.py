@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nmlcli.data.generated import draw, glyphs, menu, shapes, textures
+from nmlcli.data.generated import draw, glyphs, menu, shapes, textures, words
 from nmlcli.data.generated.menu import GENERATORS
 
 RENDERED = [(name, domain) for name, row in GENERATORS.items() for domain in row.domains or (None,)]
@@ -140,7 +140,7 @@ ALLOWED = {
 }
 
 
-@pytest.mark.parametrize("module", [draw, shapes, textures, glyphs])
+@pytest.mark.parametrize("module", [draw, shapes, textures, glyphs, words])
 def test_only_exact_arithmetic(module):
     """No libm, no BLAS, no sum in an order of numpy's choice: of numpy only what is listed."""
     for node in ast.walk(ast.parse(Path(module.__file__).read_text())):

@@ -1,0 +1,108 @@
+"""The batches of a training: which samples are in which, and this process's part of each as pixels."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nmlcli import keyed
+from nmlcli.data.samples import Samples
+from nmlcli.errors import UsageError
+from nmlcli.models.preprocessing import SMALL, Normalise, Preprocessing
+from nmlcli.progress import Advance
+from nmlcli.stages.images import Images
+from nmlcli.training.augmentation import AUGMENTATIONS
+from nmlcli.training.distributed import Ranks
+
+if TYPE_CHECKING:
+    from nmlcli.stages.pretrain import PretrainOptions
+
+
+class Feed:
+    """Batches of a set, in an order that is keyed by seed and epoch, and of its validation set.
+
+    preprocessing: of training; validation_preprocessing: of the validation set. even: batches of pairs.
+    batch_size, part: images of a batch, and the rows of it that are this process's.
+    """
+
+    def __init__(
+        self, samples: Samples, validation: Samples | None,
+        preprocessing: tuple[Preprocessing, Preprocessing], options: "PretrainOptions", ranks: Ranks,
+        *, device: torch.device, even: bool = False,
+    ) -> None:  # fmt: skip
+        self.options, self.ranks, self.device = options, ranks, device
+        unit = ranks.size * (2 if even else 1)  # a smaller set is one batch
+        self.batch_size = min(options.batch_size, len(samples) - len(samples) % unit)
+        self.part = ranks.part(self.batch_size)
+        if even and (self.part.stop - self.part.start) % 2:
+            wrong = f"mixup takes pairs, and {ranks.size} processes share a batch of {self.batch_size}"
+            raise UsageError(wrong, f"give a --batch-size that {unit} divides")
+        self.steps = len(samples) // self.batch_size  # what is left over differs every epoch
+        self.normalise = Normalise(preprocessing[0], device)
+        self.images = Images(samples, preprocessing[0], options.workers, ranks.size)
+        self.validation = None
+        if validation is not None:
+            self.validation = Images(validation, preprocessing[1], options.workers, ranks.size)
+        name = options.augment or ("shift" if preprocessing[0].size <= SMALL else "crop")
+        self.augmentation = AUGMENTATIONS[name]
+        if self.augmentation.image is None and (without := options.crops()):
+            wrong = f"the augmentation {name} neither crops, colours nor erases"
+            raise UsageError(wrong, f"add --augment crop, or leave out {without}")
+
+    def hold(self, advance: Advance) -> None:
+        """Read pixels into memory, as far as they fit and stay the same in every epoch."""
+        if self.augmentation.image is None:
+            self.images.hold(advance)
+        if self.validation is not None:
+            self.validation.hold(advance)
+
+    def batches(self, epoch: int, step: int) -> Iterator[tuple[int, NDArray[np.int64], Tensor]]:
+        """Steps, counted over all epochs, rows [b] and normalised images [b, 3, S, S] of an epoch."""
+        options, size = self.options, self.batch_size
+        order = keyed.permutation(len(self.images.samples), options.seed, f"order of epoch {epoch}")
+        left = order[(step - epoch * self.steps) * size : self.steps * size]
+        own = left.reshape(-1, size)[:, self.part]
+        how = (self.augmentation, options.strength, options.seed, epoch)
+        for rows, pixels in self.images.batches(own.reshape(-1), own.shape[1], *how):
+            images = self.normalise(pixels)
+            apart = f" in process {self.ranks.rank}" if self.ranks.rank else ""
+            torch.manual_seed(keyed.scalar(options.seed, f"step {step}{apart}"))  # dropout and its kin
+            yield step, rows, images
+            step += 1
+
+    def validation_batches(self, size: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """This process's batches of the validation set: every sample is in one of one process."""
+        if self.validation is None:
+            return
+        count = len(self.validation.samples)
+        starts = range(self.ranks.rank * size, count, self.ranks.size * size)
+        rows = [np.arange(start, min(start + size, count)) for start in starts]
+        own = np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+        for found, pixels in self.validation.batches(own, size):
+            yield found, self.normalise(pixels)
+
+
+def require_size(
+    forward: Callable[[Tensor], Any], module: nn.Module, trained: Preprocessing, size: int | None
+) -> None:
+    """Raise UsageError where a network that is trained at one size cannot be used at another.
+
+    forward: its tower for images. module: what timm may say has a fixed size; its weights depend on it.
+    """
+    if size in (None, trained.size):
+        return
+    config = getattr(module, "pretrained_cfg", None) or {}
+    wrong = f"the network takes no images of {size} pixels after a training at {trained.size}"
+    remedy = "leave out --val-size"
+    if config.get("fixed_input_size"):
+        raise UsageError(wrong, remedy)
+    device = next(module.parameters()).device
+    module.eval()
+    try:
+        with torch.inference_mode():
+            forward(torch.zeros(1, 3, size, size, device=device))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UsageError(wrong, remedy) from error
