@@ -11,7 +11,10 @@ set -euo pipefail
 folder=$1
 shift
 mkdir -p "$folder"
-echo 'a photo of a {}' > "$folder"/templates.txt
+colours=(red orange yellow green cyan blue purple pink brown black grey white)
+for colour in "${colours[@]}"; do # sentences as those that it learns, over all colours
+  for ground in "${colours[@]}"; do echo "a photo of a $colour {} on $ground"; done
+done > "$folder"/templates.txt
 {
   echo class,words
   for shape in arrow bolt chevron circle corner crescent cross heart hexagon pentagon ring semicircle \

@@ -4,6 +4,7 @@ This file is also what the processes run.
 """
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -138,7 +139,10 @@ def pair(tmp_path_factory):
     """What each of two processes found."""
     folder = tmp_path_factory.mktemp("pair")
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*start, __file__, folder], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*start, __file__, folder], capture_output=True, text=True, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
