@@ -20,7 +20,7 @@ _TRAINING, _IMAGES, _TARGETS = "Training", "Images", "Targets, of labels"
 _RECIPE = (
     "Options of a recipe, but for those given: {}. `list` names them, `show NAME` prints one."
 ).format(", ".join(RECIPES))
-_MICRO = "Of those, computed at a time: less memory, the same gradient."
+_MICRO = "Of those, computed at a time by a process: less memory, the same gradient but for batch norm."
 
 
 @options.with_source
@@ -154,7 +154,7 @@ def pretrain(
     ] = None,
     drop_path: Annotated[
         float | None,
-        option("--drop-path RATE", "Leave out layers of the network.", _TARGETS, min=0, max=0.99),
+        option("--drop-path RATE", "Leave out layers of the network.", _TRAINING, min=0, max=0.99),
     ] = None,
     source: SourceOptions,
     quiet: options.Quiet = False,

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nmlcli.data.loader import in_order
 from nmlcli.data.samples import Samples
 from nmlcli.errors import InvalidInput
 from nmlcli.models.clip import build_clip
@@ -42,6 +43,7 @@ class Matching:
         self.options, self.ranks, self.device = options, ranks, device()
         network = build_clip(architecture, options.size, options.seed)
         self.module = network.module.to(self.device)
+        self.module.to(memory_format=torch.channels_last)
         visual = cast(nn.Module, network.module.visual)
         require_size(visual, getattr(visual, "trunk", visual), network.preprocessing, options.val_size)
         self.preprocessing = resized(network.preprocessing, options.val_size)
@@ -59,11 +61,16 @@ class Matching:
 
     def batches(self, epoch: int, step: int) -> Iterator[Pairs]:
         """Images with the tokens of their captions, and what tells twins."""
-        for _, rows, images in self.feed.batches(epoch, step):
-            yield self._pairs(self.captions, rows, images)
+        some = min(1, self.options.workers)
+        ahead = in_order(self.captions.tokens, self.feed.rows(epoch, step), some)
+        batches = self.feed.batches(epoch, step)
+        for (_, rows, images), tokens in zip(batches, ahead, strict=True):
+            yield self._pairs(self.captions, rows, images, tokens)
 
-    def _pairs(self, captions: "Captions", rows: NDArray[np.int64], images: Tensor) -> Pairs:
-        tokens, keys = captions.tokens(rows), torch.from_numpy(captions.keys[rows])
+    def _pairs(
+        self, captions: "Captions", rows: NDArray[np.int64], images: Tensor, tokens: Tensor
+    ) -> Pairs:
+        keys = torch.from_numpy(captions.keys[rows])
         return Pairs(images, tokens.to(self.device), keys.to(self.device))
 
     def pieces(self, batch: Pairs, wrapped: nn.Module) -> Iterator[Piece[Pairs]]:
@@ -80,14 +87,15 @@ class Matching:
         cast(Tensor, self.module.logit_scale).clamp_(0, _HOTTEST)
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        """The contrastive loss, and how often an image's caption is found, among batches of the
-        validation set, where there is one."""
+        """The contrastive loss, and how often an image's caption is found, among batches that are drawn
+        from the validation set, where there is one."""
         if self.validated is None:
             return {}
-        sums, alone = np.zeros(3), contrastive(module, Ranks(), None)
+        sums, alone = np.zeros(3), contrastive(module, Ranks(), self.options.micro_batch)
         with torch.inference_mode(), autocast(self.options.precision, self.device):
-            for rows, images in self.feed.validation_batches(self.batch_size):
-                values = alone(self._pairs(self.validated, rows, images))
+            for rows, images in self.feed.validation_batches(self.batch_size, drawn=True):
+                tokens = self.validated.tokens(rows)
+                values = alone(self._pairs(self.validated, rows, images, tokens))
                 sums += len(rows) * np.array([float(values["loss"]), float(values["accuracy"]), 1.0])
         loss, right, count = self.ranks.total(sums, self.device).tolist()
         return {"val_loss": loss / count, "val_accuracy": right / count}

@@ -42,14 +42,14 @@ class Feed:
             raise UsageError(wrong, f"give a --batch-size that {unit} divides")
         self.steps = len(samples) // self.batch_size  # what is left over differs every epoch
         self.normalise = Normalise(preprocessing[0], device)
-        self.images = Images(samples, preprocessing[0], options.workers, ranks.size)
+        self.images = Images(samples, preprocessing[0], options.workers, ranks.beside)
         self.validation = None
         if validation is not None:
-            self.validation = Images(validation, preprocessing[1], options.workers, ranks.size)
+            self.validation = Images(validation, preprocessing[1], options.workers, ranks.beside)
         name = options.augment or ("shift" if preprocessing[0].size <= SMALL else "crop")
         self.augmentation = AUGMENTATIONS[name]
         if self.augmentation.image is None and (without := options.crops()):
-            wrong = f"the augmentation {name} neither crops, colours nor erases"
+            wrong = f"the augmentation {name} does not do what {without} asks for"
             raise UsageError(wrong, f"add --augment crop, or leave out {without}")
 
     def hold(self, advance: Advance) -> None:
@@ -59,12 +59,17 @@ class Feed:
         if self.validation is not None:
             self.validation.hold(advance)
 
+    def rows(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """The samples of this process in the batches of an epoch from a step on, [steps, b]."""
+        size = self.batch_size
+        draw = f"order of epoch {epoch}"
+        order = keyed.permutation(len(self.images.samples), self.options.seed, draw)
+        left = order[(step - epoch * self.steps) * size : self.steps * size]
+        return left.reshape(-1, size)[:, self.part]
+
     def batches(self, epoch: int, step: int) -> Iterator[tuple[int, NDArray[np.int64], Tensor]]:
         """Steps, counted over all epochs, rows [b] and normalised images [b, 3, S, S] of an epoch."""
-        options, size = self.options, self.batch_size
-        order = keyed.permutation(len(self.images.samples), options.seed, f"order of epoch {epoch}")
-        left = order[(step - epoch * self.steps) * size : self.steps * size]
-        own = left.reshape(-1, size)[:, self.part]
+        options, own = self.options, self.rows(epoch, step)
         how = (self.augmentation, options.strength, options.seed, epoch)
         for rows, pixels in self.images.batches(own.reshape(-1), own.shape[1], *how):
             images = self.normalise(pixels)
@@ -73,13 +78,23 @@ class Feed:
             yield step, rows, images
             step += 1
 
-    def validation_batches(self, size: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """This process's batches of the validation set: every sample is in one of one process."""
+    def validation_batches(
+        self, size: int, *, drawn: bool = False
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """This process's batches of the validation set: every sample is in one of one process.
+
+        Of up to `size` images, and alike but for a few; drawn: by the seed, in the same way after each
+        epoch, not as the samples come.
+        """
         if self.validation is None:
             return
         count = len(self.validation.samples)
+        size = -(-count // -(-count // size))
+        order = np.arange(count)
+        if drawn:
+            order = keyed.permutation(count, self.options.seed, "order of the validation set")
         starts = range(self.ranks.rank * size, count, self.ranks.size * size)
-        rows = [np.arange(start, min(start + size, count)) for start in starts]
+        rows = [order[start : start + size] for start in starts]
         own = np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
         for found, pixels in self.validation.batches(own, size):
             yield found, self.normalise(pixels)

@@ -4,17 +4,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nmlcli.data.samples import Samples
 from nmlcli.data.sources import SourceOptions, open_samples
-from nmlcli.errors import NmlError, UsageError
+from nmlcli.errors import NmlError, UsageError, first
 from nmlcli.products.labels import renumber
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Record, hash_file, identity_of
+from nmlcli.stages.inputs import check_stdin
 from nmlcli.stages.objectives import OBJECTIVES
 from nmlcli.stages.outputs import check_apart, record_of, up_to_date
 from nmlcli.training.augmentation import Strength
+
+if TYPE_CHECKING:
+    from nmlcli.training.state import States
 
 REVISION = 1
 
@@ -24,8 +28,8 @@ _UNTOLD = ("source", "validation", "workers", "resume", "save_every", "log", "re
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """How to train. None: size as the network has it; lr 0.1 for sgd, else 0.001; augment by size;
-    betas and eps as the optimiser has them.
+    """How to train; `settled` fills in what an objective has by itself. None: size as the network has
+    it; lr 0.1 for sgd, else 0.001; augment by size; momentum, betas and eps as the optimiser has them.
 
     objective: a row of OBJECTIVES. source: how the set is read. validation: a set that measures are
     told of after each epoch. batch_size: images of a step of all processes; micro_batch: of those, how
@@ -48,7 +52,7 @@ class PretrainOptions:
     warmup_epochs: int = 0
     warmup_steps: int | None = None
     weight_decay: float = 5e-4
-    momentum: float = 0.9
+    momentum: float | None = None
     clip: float | None = None
     size: int | None = None
     val_size: int | None = None
@@ -79,11 +83,13 @@ class PretrainOptions:
         return {name: v for name, v in asdict(self).items() if name not in _UNTOLD} | {"lr": self.rate}
 
     def crops(self) -> str:
-        """The options that only crops have, where they are not the objective's own; else nothing."""
+        """The options that only crops or changed images have, where they are not the objective's own;
+        else nothing."""
         usual = Strength(
-            **{n: v for n, v in OBJECTIVES[self.objective].defaults.items() if n in _CROPS}
+            **{n: v for n, v in OBJECTIVES[self.objective].defaults.items() if n in _STRENGTHS}
         )
-        given = [name for name in _CROPS if getattr(self.strength, name) != getattr(usual, name)]
+        looked_at = (*_CROPS, *(["hflip"] if self.augment == "none" else []))
+        given = [name for name in looked_at if getattr(self.strength, name) != getattr(usual, name)]
         named = {"policy": "auto_augment"}
         return ", ".join(f"--{named.get(name, name).replace('_', '-')}" for name in given)
 
@@ -128,21 +134,28 @@ def pretrain(
     from nmlcli.training.distributed import joined
 
     with joined() as ranks:  # before the sets are opened, so that a remark on them is made once
-        samples = open_samples(source, options.source)
-        OBJECTIVES[options.objective].check(samples)
-        validation = _validation(samples, options)
+        with ranks.one_after_another():  # since sets may be downloaded
+            samples = open_samples(source, options.source)
+            OBJECTIVES[options.objective].check(samples)
+            validation = _validation(samples, options)
         sets = [samples] if validation is None else [samples, validation]
         facts = {"architecture": _name_of(architecture), **options.facts()}
-        identity = identity_of("pretrain", REVISION, facts, [each.identity for each in sets])
+        identities = [each.identity for each in sets]
+        training_identity = identity_of("pretrain", REVISION, facts, identities)
+        ranks.agree("sets or options", training_identity)
+        facts |= {"processes": ranks.size} if ranks.size > 1 else {}
+        identity = identity_of("pretrain", REVISION, facts, identities)
         files = [file for each in sets for file in each.files]
         if options.reuse and ranks.any(ranks.writer and up_to_date(out, identity, files)):
             return None
         lesson = OBJECTIVES[options.objective].open(samples, validation, architecture, options, ranks)
         from nmlcli.stages.training import Training
+        from nmlcli.training.state import States
 
         training = Training(lesson, options, ranks)
-        state = None if out in (None, "-") else Path(f"{out}.state")
-        measured = training.run(identity, state, advance)
+        # Other numbers of processes may go on from a state: it is of the training without them.
+        states = None if out in (None, "-") else States(Path(f"{out}.state"), training_identity)
+        measured = training.run(identity, states, advance)
         noise = samples.noise if OBJECTIVES[options.objective].labelled else samples.text_noise
         model = {
             **lesson.facts, "identity": identity, "layer": None,
@@ -155,24 +168,23 @@ def pretrain(
             model=model, extra=extra,
         )  # fmt: skip
         if ranks.writer:
-            _write(out, record, training.weights(), state)
+            _write(out, record, training.weights(), states)
     return record
 
 
-def _write(out: str | None, record: Record, weights: Any, state: Path | None) -> None:
+def _write(out: str | None, record: Record, weights: Any, states: "States | None") -> None:
     """Write the checkpoint; then what an interrupted training would go on from is not needed."""
     from nmlcli.products.checkpoint import Checkpoint
     from nmlcli.products.formats import write_checkpoint
-    from nmlcli.training.state import States
 
     try:
         write_checkpoint(out, Checkpoint(record, weights, str(out)))
     except NmlError as error:
-        if state is None or error.remedy:
+        if states is None or error.remedy:
             raise
         raise NmlError(error.wrong, "make room, then write it with --resume") from error
-    if state is not None:
-        States(state, record.identity).remove()
+    if states is not None:
+        states.remove()
 
 
 def _name_of(architecture: str) -> str:
@@ -191,13 +203,28 @@ def _check(options: PretrainOptions, source: str, out: str | None) -> None:
         raise UsageError("the warm-up takes all epochs", "give more --epochs, or less --warmup-epochs")
     if options.warmup_epochs and options.warmup_steps is not None:
         raise UsageError("--warmup-epochs and --warmup-steps exclude each other", "give one of them")
-    if source == "-" and os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UsageError("several processes cannot read one stdin", "name a file")
+    if options.clip == 0:
+        raise UsageError("--clip 0 leaves no gradient", "give a length, or leave it out")
+    _check_inputs(options, source)
     if out in (None, "-"):
         if options.resume:
             raise UsageError("there is no state to resume on a pipe", "give -o FILE")
     elif Path(str(out)).suffix.lower() != ".safetensors":
         raise UsageError(f"a checkpoint cannot be written to {out}", "use .safetensors")
+
+
+def _check_inputs(options: PretrainOptions, source: str) -> None:
+    """Raise UsageError for inputs that cannot all be read, or that the objective has no use for."""
+    given = {"--labels": options.source.labels, "--captions": options.source.captions}
+    inputs = [source, options.validation, *given.values()]
+    check_stdin(*inputs)
+    if "-" in inputs and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError("several processes cannot read one stdin", "name a file")
+    unused = "--captions" if OBJECTIVES[options.objective].labelled else "--labels"
+    if given[unused] is not None:
+        wrong = f"{unused} does not apply to --objective {options.objective}"
+        others = [name for name, row in OBJECTIVES.items() if name != options.objective]
+        raise UsageError(wrong, f"it is for {first(others)}")
 
 
 def _validation(samples: Samples, options: PretrainOptions) -> Samples | None:

@@ -26,7 +26,7 @@ _BLOCK = 512  # images of a validation batch
 
 
 class Classification:
-    """A Lesson (stages/objectives.py): cross-entropy of labels."""
+    """A Lesson (stages/objectives.py): a loss of logits and labels."""
 
     def __init__(
         self, samples: Samples, validation: Samples | None, architecture: str,

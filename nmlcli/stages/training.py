@@ -20,6 +20,7 @@ from nmlcli.progress import Advance, silent
 from nmlcli.stages.objectives import Lesson
 from nmlcli.training.distributed import Ranks
 from nmlcli.training.loop import Progress, fit
+from nmlcli.training.objectives import parts_of
 from nmlcli.training.optim import timm_optimiser, timm_schedule
 from nmlcli.training.state import Keeper, Stateful, States, check_finite
 
@@ -38,6 +39,7 @@ class Training:
 
     def __init__(self, lesson: Lesson, options: "PretrainOptions", ranks: Ranks) -> None:
         self.lesson, self.options, self.ranks, self.device = lesson, options, ranks, device()
+        _check_parts(lesson, options, ranks)
         self.wrapped = ranks.wrapped(lesson.module)
         if options.compile:
             self.wrapped = cast(torch.nn.Module, torch.compile(self.wrapped))
@@ -61,8 +63,9 @@ class Training:
         check_finite(state, "the last step")
         return state
 
-    def run(self, identity: str, state: Path | None, advance: Advance) -> Measured:
-        """Train; returns the last epoch's loss and accuracies. state: the file to go on from."""
+    def run(self, identity: str, states: States | None, advance: Advance) -> Measured:
+        """Train; returns the last epoch's loss and accuracies. identity: of the network, for the log;
+        states: the files to go on from."""
         options, lesson, steps = self.options, self.lesson, self.lesson.steps
         optimiser = timm_optimiser(
             lesson.module, options.opt, options.rate, options.weight_decay, options.momentum,
@@ -77,7 +80,7 @@ class Training:
         parts: dict[str, Stateful] = {"network": lesson.module, "optimiser": optimiser}
         parts |= {"scaler": scaler} if scaled else {}
         parts |= {"average": self.average} if self.average is not None else {}
-        keeper = self._keeper(identity, state, parts)
+        keeper = self._keeper(states, parts)
         shown = _Shown(self, advance if self.ranks.writer else silent)
         lesson.hold(shown.advance)
         record = self._log(identity)
@@ -99,13 +102,12 @@ class Training:
             )  # fmt: skip
         return shown.last
 
-    def _keeper(self, identity: str, state: Path | None, parts: dict[str, Stateful]) -> Keeper | None:
+    def _keeper(self, states: States | None, parts: dict[str, Stateful]) -> Keeper | None:
         """What saves this training; it has taken up the state that there is, if it is to be resumed."""
-        if state is None:
+        if states is None:
             return None
         every = 60 * self.options.save_every
-        states, steps = States(state, identity), self.lesson.steps
-        keeper = Keeper(states, parts, self.progress, steps, every, self.ranks)
+        keeper = Keeper(states, parts, self.progress, self.lesson.steps, every, self.ranks)
         keeper.start(self.options.resume)
         return keeper
 
@@ -135,6 +137,18 @@ class Training:
         self.ranks.share_buffers(module)
         module.eval()
         return self.lesson.validate(module)
+
+
+def _check_parts(lesson: Lesson, options: "PretrainOptions", ranks: Ranks) -> None:
+    """Raise UsageError where batch norm would see single images, of which it knows no statistics."""
+    part = lesson.batch_size // ranks.size
+    least = part // parts_of(part, options.micro_batch or part)
+    norms = (
+        isinstance(each, torch.nn.modules.batchnorm._BatchNorm) for each in lesson.module.modules()
+    )
+    if least < 2 and any(norms):
+        wrong = f"batch norm takes two images at a time, and some are computed by {least}"
+        raise UsageError(wrong, "give a larger --batch-size or --micro-batch")
 
 
 class _Shown:

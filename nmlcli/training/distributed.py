@@ -1,7 +1,8 @@
 """The processes of one training, as torchrun starts them: which one this is, and what they share.
 
-Without torchrun there is one, and nothing here costs anything. A batch is the same whatever their
-number: each process takes its part of every batch, gradients and shown scalars are means over all.
+Without torchrun there is one, and nothing here costs anything. A batch has the same samples whatever
+their number: each process takes its part of every batch, gradients and shown scalars are means over
+all. What looks at other samples than its own (batch norm, mixing) sees those of its process.
 """
 
 import io
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank: the number of this process among `size`, from 0; local: among those of its machine.
+    """rank: the number of this process among `size`, from 0; local: among the `beside` of its machine.
 
     signals: a group over which the processors, not the GPUs, agree.
     """
@@ -34,6 +35,7 @@ class Ranks:
     rank: int = 0
     size: int = 1
     local: int = 0
+    beside: int = 1
     signals: Any = None
 
     @property
@@ -100,6 +102,26 @@ class Ranks:
         dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.signals)
         return bool(flag)
 
+    def agree(self, what: str, value: str) -> None:
+        """Raise NmlError where processes differ in what they should have in common."""
+        if self.size == 1:
+            return
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value, group=self.signals)
+        others = [rank for rank, each in enumerate(found) if each != found[0]]
+        if others:
+            wrong = f"{what} of process {', '.join(map(str, others))} are not those of process 0"
+            raise NmlError(wrong, "give all machines the same files and options")
+
+    @contextmanager
+    def one_after_another(self) -> Iterator[None]:
+        """The first process of each machine does what is in here before the others there do."""
+        if self.local:
+            self.any(False)
+        yield
+        if not self.local:
+            self.any(False)
+
     def spread(self, parts: "Mapping[str, Stateful]") -> None:
         """Give all processes the states that the first one has."""
         if self.size == 1:
@@ -164,14 +186,14 @@ def joined() -> Iterator[Ranks]:
     if rank:
         remarks.setLevel(logging.ERROR)
     try:
-        yield Ranks(rank, size, local, signals)
+        yield Ranks(rank, size, local, _number("LOCAL_WORLD_SIZE", size), signals)
+        dist.destroy_process_group()  # after a fault it would wait for those that go on
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise NmlError("another process has ended", "see what it said") from error
         raise
     finally:
         remarks.setLevel(level)
-        dist.destroy_process_group()
 
 
 def _number(variable: str, default: int) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-_PRESENT = 0.2  # more than this of a mixed label is the whole of it, as timm has it for `bce`
+_PRESENT = 0.2  # more than this of a mixed label is the whole of it, as in timm's recipe
 
 
 @dataclass(frozen=True)

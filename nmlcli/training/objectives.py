@@ -87,10 +87,11 @@ def contrastive(
     def objective(batch: Pairs) -> dict[str, Tensor]:
         images, texts, scale = embedded(batch)
         own = slice(ranks.rank * len(images), (ranks.rank + 1) * len(images))
-        loss, accuracy = contrastive_loss(
-            ranks.gathered(images.float()), ranks.gathered(texts.float()), scale.float(),
-            ranks.gathered(batch.keys), own,
-        )  # fmt: skip
+        with torch.autocast(images.device.type, enabled=False):  # logits of up to 100 need all digits
+            loss, accuracy = contrastive_loss(
+                ranks.gathered(images.float()), ranks.gathered(texts.float()), scale.float(),
+                ranks.gathered(batch.keys), own,
+            )  # fmt: skip
         return {"loss": loss, "accuracy": accuracy, "temperature": 1 / scale.detach().float()}
 
     return objective

@@ -33,7 +33,7 @@ def timm_optimiser(
     name: str,
     lr: float,
     weight_decay: float,
-    momentum: float,
+    momentum: float | None,
     *,
     betas: tuple[float, float] | None = None,
     eps: float | None = None,
@@ -41,9 +41,9 @@ def timm_optimiser(
     """An optimiser by timm's name.
 
     Biases and other vectors do not decay, nor do scalars such as the logit scale of CLIP, nor what the
-    network itself names (no_weight_decay: embeddings of positions). betas, eps: None for those that
-    the optimiser has by itself. Raises UsageError, with the nearest names, where timm has no such
-    optimiser, and where it takes no betas or no eps.
+    network itself names (no_weight_decay: embeddings of positions). momentum: None for 0.9; betas,
+    eps: None for those that the optimiser has by itself. Raises UsageError, with the nearest names,
+    where timm has no such optimiser, and where it does not take what is given.
     """
     from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
 
@@ -52,17 +52,17 @@ def timm_optimiser(
         near = get_close_matches(name, known)
         remedy = f"did you mean {', '.join(near)}?" if near else f"choose from {', '.join(known)}"
         raise UsageError(f"timm has no optimiser {name!r}", remedy)
-    more = _settings(name, betas, eps)
+    more = _settings(name, momentum, betas, eps)
     try:
-        return create_optimizer_v2(
-            module, name, lr, weight_decay, momentum, filter_bias_and_bn=True, **more
-        )
+        return create_optimizer_v2(module, name, lr, weight_decay, filter_bias_and_bn=True, **more)
     except (ImportError, AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"the optimiser {name} cannot be had: {error}") from error
 
 
-def _settings(name: str, betas: tuple[float, float] | None, eps: float | None) -> dict[str, Any]:
-    """What is given of betas and eps; timm would pass over in silence what an optimiser has not."""
+def _settings(
+    name: str, momentum: float | None, betas: tuple[float, float] | None, eps: float | None
+) -> dict[str, Any]:
+    """What is given of these; timm would pass over in silence what an optimiser has not."""
     from timm.optim import get_optimizer_info  # type: ignore[attr-defined]
 
     info = get_optimizer_info(name)
@@ -70,7 +70,10 @@ def _settings(name: str, betas: tuple[float, float] | None, eps: float | None) -
         raise UsageError(f"the optimiser {name} has no pair of betas", "leave out --betas")
     if eps is not None and not info.has_eps:
         raise UsageError(f"the optimiser {name} has no eps", "leave out --eps")
-    return {key: v for key, v in (("betas", betas), ("eps", eps)) if v is not None}
+    if momentum is not None and not info.has_momentum:
+        raise UsageError(f"the optimiser {name} has no momentum", "leave out --momentum")
+    given = {"momentum": momentum, "betas": betas, "eps": eps}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def timm_schedule(

@@ -207,6 +207,9 @@ class Keeper:
                 except (KeyboardInterrupt, Terminated):
                     if self.whole:
                         self.save()
+                    self.ranks.any(
+                        False
+                    )  # none leaves before all is saved: torchrun would end the rest
                     raise
             except NotFinite as error:
                 if not self.ranks.writer:

@@ -140,7 +140,10 @@ def test_what_is_up_to_date_is_left_alone(tmp_path, trained):
     ("options", "words"),
     [
         (replace(OPTIONS, augment="shift", strength=Strength(reprob=0.1)), "add --augment crop"),
-        (replace(OPTIONS, strength=Strength(color_jitter=0.4)), "the augmentation shift neither crops"),
+        (
+            replace(OPTIONS, strength=Strength(color_jitter=0.4)),
+            "the augmentation shift does not do what --color-jitter asks for",
+        ),
         (replace(OPTIONS, lr=float("inf")), "give finite numbers"),
         (replace(OPTIONS, batch_size=15, mixup=0.2), "an even --batch-size"),
         (replace(OPTIONS, warmup_epochs=3), "more --epochs"),

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +107,15 @@ def told(ranks):
     buffers = nn.BatchNorm1d(2)
     buffers.running_mean.fill_(rank + 5.0)
     ranks.share_buffers(buffers)
+    ranks.agree("what", "alike")
+    with pytest.raises(NmlError, match="what of process 1 are not those of process 0"):
+        ranks.agree("what", f"of {rank}")
+    order = []
+    with Ranks(rank, 2, rank, 2, ranks.signals).one_after_another():
+        order += [time.monotonic()]
+        time.sleep(0.2)
     return {
+        "entered": torch.tensor(order, dtype=torch.float64),
         "gathered": ranks.gathered(rows),
         "numbers": ranks.gathered(torch.full((1,), rank)),
         "mean": ranks.mean({"loss": torch.tensor(rank + 1.0, requires_grad=True)})["loss"],
@@ -203,6 +212,11 @@ def test_one_process_asks_nobody():
     loss = ranks.mean({"loss": torch.tensor(2.0, requires_grad=True)})["loss"]
     assert (loss.item(), loss.requires_grad) == (2.0, False)
     assert ranks.total(np.array([3.0]), torch.device("cpu")).tolist() == [3.0]
+
+
+def test_processes_of_a_machine_take_turns_where_they_must(pair):
+    first, second = (found["told"]["entered"].item() for found in pair)  # of one clock
+    assert second - first > 0.19
 
 
 def test_parts_of_a_batch_are_equal_and_all_of_it():

@@ -153,3 +153,17 @@ def test_parts_are_as_equal_as_may_be():
             assert max(sizes) <= micro_batch
             assert max(sizes) - min(sizes) <= 1
             assert len(sizes) == math.ceil(count / micro_batch)
+
+
+def test_autocast_leaves_the_logits_their_digits(pairs):
+    """Of embeddings alike to the last bit, so that only the products could lose any."""
+
+    class Given(torch.nn.Module):
+        def forward(self, images, tokens):
+            rows = torch.nn.functional.normalize(images.flatten(1), dim=1)
+            return rows, rows.roll(1, 0), torch.tensor(100.0)
+
+    objective = contrastive(Given(), Ranks(), None)
+    whole = objective(pairs)["loss"]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert objective(pairs)["loss"].item() == whole.item()

@@ -78,7 +78,7 @@ def test_a_warm_up_leaves_steps_to_learn_in(more):
 
 def test_optimisers_of_timm_spare_biases_from_decay():
     module = torch.nn.Linear(3, 2)
-    optimiser = timm_optimiser(module, "adamw", 0.01, 0.5, 0.9)
+    optimiser = timm_optimiser(module, "adamw", 0.01, 0.5, None)
     decays = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
     assert isinstance(optimiser, torch.optim.AdamW)
     assert decays == {id(module.weight): 0.5, id(module.bias): 0.0}
@@ -101,7 +101,7 @@ def test_an_unknown_optimiser_is_answered_with_the_nearest():
 )
 def test_an_optimiser_is_not_given_what_it_has_not(name, more, message):
     with pytest.raises(UsageError, match=message):
-        timm_optimiser(torch.nn.Linear(3, 2), name, 0.01, 0.0, 0.9, **more)
+        timm_optimiser(torch.nn.Linear(3, 2), name, 0.01, 0.0, None, **more)
 
 
 RATE, DECAY, BETAS, EPS = 0.1, 0.3, (0.6, 0.7), 0.05
@@ -141,7 +141,7 @@ def by_lamb(weights, gradients):
 @pytest.mark.parametrize(("name", "transcribed"), [("adamw", by_adamw), ("lamb", by_lamb)])
 def test_betas_eps_rate_and_decay_arrive_where_the_papers_have_them(name, transcribed):
     module = torch.nn.Linear(3, 2).double()
-    optimiser = timm_optimiser(module, name, RATE, DECAY, 0.9, betas=BETAS, eps=EPS)
+    optimiser = timm_optimiser(module, name, RATE, DECAY, None, betas=BETAS, eps=EPS)
     draws = np.random.default_rng(0)
     parameters = [module.weight, module.bias]
     gradients = [[draws.normal(size=p.shape) for p in parameters] for _ in range(4)]
@@ -164,7 +164,7 @@ def test_what_decays_of_a_network_of_open_clip_is_what_decays_in_open_clip(tmp_p
     path.write_text(json.dumps({"embed_dim": 8, "vision_cfg": vision, "text_cfg": text}))
     open_clip.add_model_config(path)
     module = open_clip.create_model("decaying")
-    optimiser = timm_optimiser(module, "adamw", 1e-3, 0.1, 0.9, betas=(0.9, 0.98), eps=1e-6)
+    optimiser = timm_optimiser(module, "adamw", 1e-3, 0.1, None, betas=(0.9, 0.98), eps=1e-6)
     decays = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
     for name, parameter in module.named_parameters():
         spared = parameter.ndim < 2 or any(part in name for part in ("bn", "ln", "bias", "logit_scale"))

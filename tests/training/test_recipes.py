@@ -65,7 +65,7 @@ def test_a_recipe_s_optimiser_and_schedule_can_be_had_and_end_at_0(recipe):
     options = recipe.options
     module = torch.nn.Linear(2, 2)
     optimiser = timm_optimiser(
-        module, options["opt"], options["lr"], options["weight_decay"], options.get("momentum", 0.9),
+        module, options["opt"], options["lr"], options["weight_decay"], options.get("momentum"),
         betas=options.get("betas"), eps=options.get("eps"),
     )  # fmt: skip
     group = optimiser.param_groups[-1]
