@@ -12,10 +12,11 @@ folder=$1
 shift
 mkdir -p "$folder"
 colours=(red orange yellow green cyan blue purple pink brown black grey white)
-for colour in "${colours[@]}"; do # sentences as those that it learns, over all colours
-  for ground in "${colours[@]}"; do echo "a photo of a $colour {} on $ground"; done
-done > "$folder"/templates.txt
-{
+[[ -f $folder/templates.txt ]] || # sentences as those that it learns, over all colours
+  for colour in "${colours[@]}"; do
+    for ground in "${colours[@]}"; do echo "a photo of a $colour {} on $ground"; done
+  done > "$folder"/templates.txt
+[[ -f $folder/shapes.csv ]] || {
   echo class,words
   for shape in arrow bolt chevron circle corner crescent cross heart hexagon pentagon ring semicircle \
     square star tee triangle; do echo $shape,$shape; done

@@ -16,7 +16,9 @@ for seed in 0 1; do
     nml corrupt "$train" --ratio $ratio --seed $seed -o "$name".csv --reuse
     ${NML:-nml} pretrain "$train" --labels "$name".csv --val "$val" --recipe "$recipe" --seed $seed \
       --resume --reuse --log "$name".jsonl -o "$name".safetensors
+    nml embed "$val" -m "$name".safetensors --reuse -q -o "$name".h5
+    nml eval "$name".safetensors "$name".h5 --reuse -q --results "$folder"/results.jsonl > /dev/null
   done
 done
 
-nml report "$folder"/*.jsonl --table
+nml report "$folder"/results.jsonl "$folder"/*-s?.jsonl --table

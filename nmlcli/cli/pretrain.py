@@ -53,7 +53,8 @@ def pretrain(
         int | None, option("--epochs N", "Passes over the set, else 30.", _TRAINING, min=1)
     ] = None,
     batch_size: Annotated[
-        int | None, option("--batch-size N", "Images of a step, else 128.", _TRAINING, min=2)
+        int | None,
+        option("--batch-size N", "Images of a step of all processes, else 128.", _TRAINING, min=2),
     ] = None,
     micro_batch: Annotated[int | None, option("--micro-batch N", _MICRO, _TRAINING, min=1)] = None,
     opt: Annotated[

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmlcli.errors import InvalidInput
-from nmlcli.products.labels import CLEAN_TEXT, column_ids, join_ids, noise_facts
+from nmlcli.products.labels import CLEAN_TEXT, column_ids, join_ids, noise_facts, told_noise
 from nmlcli.products.tables import Table, read_table, read_table_record
 from nmlcli.provenance import Record
 
@@ -31,10 +31,8 @@ class Captions:
     @property
     def noise(self) -> dict[str, Any] | None:
         """The noise as in a Record: from the record, else recounted, else None for not known."""
-        if self.record is not None and self.record.noise is not None:
-            return dict(self.record.noise)
-        if self.clean_texts is None:
-            return None
+        if (told := told_noise(self.record)) is not None or self.clean_texts is None:
+            return told
         wrong = differing(self.texts, self.clean_texts)
         return noise_facts(None, None, wrong, np.zeros_like(wrong), None)
 

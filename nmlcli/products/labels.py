@@ -40,11 +40,14 @@ class Labels:
     @property
     def noise(self) -> dict[str, Any] | None:
         """The noise as in a Record: from the record, else recounted, else None for not known."""
-        if self.record is not None and self.record.noise is not None:
-            return dict(self.record.noise)
-        if self.clean_labels is None:
-            return None
+        if (told := told_noise(self.record)) is not None or self.clean_labels is None:
+            return told
         return noise_facts(None, None, self.labels, self.clean_labels, None)
+
+
+def told_noise(record: Record | None) -> dict[str, Any] | None:
+    """The noise that a record tells of, if there is one that does."""
+    return None if record is None or record.noise is None else dict(record.noise)
 
 
 def read_labels(source: str, *, label_column: str = "label", id_column: str = "id") -> Labels:

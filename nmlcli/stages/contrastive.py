@@ -55,6 +55,22 @@ class Matching:
         label = network.label
         self.facts: dict[str, Any] = {"name": label, "architecture": label, "config": network.config}
 
+    @staticmethod
+    def check(samples: Samples) -> None:
+        """Raise InvalidInput where a set has no pairs of images and captions to learn from."""
+        if not samples.has_images:
+            raise InvalidInput(f"{samples.name} has no images", "name their column with --image-column")
+        if samples.texts is None:
+            remedy = "lay some over it with --captions, or name a table's column with --text-column"
+            raise InvalidInput(f"{samples.name} has no captions", remedy)
+        empty = sum(not text.strip() for text in samples.texts)
+        if empty == len(samples):
+            raise InvalidInput(f"{samples.name} has only empty captions")
+        if empty:
+            log.warning("%s: %d of %d captions are empty", samples.name, empty, len(samples))
+        if len(samples) < 2:
+            raise InvalidInput(f"{samples.name} has a single pair", "two are the least")
+
     def hold(self, advance: Advance) -> None:
         """Read pixels into memory, as far as they fit."""
         self.feed.hold(advance)
@@ -128,19 +144,3 @@ def _numbered(values: Sequence[Hashable]) -> NDArray[np.int64]:
     """A number for each value, the same for equal ones."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)
-
-
-def check_captions(samples: Samples) -> None:
-    """Raise InvalidInput where a set has no pairs of images and captions to learn from."""
-    if not samples.has_images:
-        raise InvalidInput(f"{samples.name} has no images", "name their column with --image-column")
-    if samples.texts is None:
-        remedy = "lay some over it with --captions, or name a table's column with --text-column"
-        raise InvalidInput(f"{samples.name} has no captions", remedy)
-    empty = sum(not text.strip() for text in samples.texts)
-    if empty == len(samples):
-        raise InvalidInput(f"{samples.name} has only empty captions")
-    if empty:
-        log.warning("%s: %d of %d captions are empty", samples.name, empty, len(samples))
-    if len(samples) < 2:
-        raise InvalidInput(f"{samples.name} has a single pair", "two are the least")

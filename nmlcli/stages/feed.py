@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Feed:
     """Batches of a set, in an order that is keyed by seed and epoch, and of its validation set.
 
-    preprocessing: of training; validation_preprocessing: of the validation set. even: batches of pairs.
+    preprocessing: of the training set and of the validation set. even: batches of pairs.
     batch_size, part: images of a batch, and the rows of it that are this process's.
     """
 

@@ -30,6 +30,15 @@ class Lesson(Protocol):
     facts: dict[str, Any]
     classes: tuple[str, ...] | None
 
+    def __init__(
+        self, samples: "Samples", validation: "Samples | None", architecture: str,
+        options: "PretrainOptions", ranks: "Ranks",
+    ) -> None: ...  # fmt: skip
+
+    @staticmethod
+    def check(samples: "Samples") -> None:
+        """Raise InvalidInput where a set cannot teach this."""
+
     def hold(self, advance: "Advance") -> None:
         """Read what fits into memory."""
 
@@ -51,56 +60,47 @@ class Lesson(Protocol):
 
 @dataclass(frozen=True)
 class Objective:
-    """defaults: options that differ from those of PretrainOptions, unless they are given. takes:
-    options that only this objective has. labelled: whether it learns classes. check: raises where a set
-    cannot teach it. open: to the lesson."""
+    """defaults: options that differ from those of PretrainOptions, unless they are given. takes: those
+    that only this objective has. labelled: whether it learns classes. lesson: its class, whose module
+    is heavy."""
 
     help: str
     defaults: Mapping[str, Any]
     takes: tuple[str, ...]
     labelled: bool
-    check: "Callable[[Samples], None]"
-    open: "Callable[[Samples, Samples | None, str, PretrainOptions, Ranks], Lesson]"
+    lesson: "Callable[[], type[Lesson]]"
+
+    def check(self, samples: "Samples") -> None:
+        """Raise InvalidInput where a set cannot teach this."""
+        self.lesson().check(samples)
+
+    def open(
+        self, samples: "Samples", validation: "Samples | None", architecture: str,
+        options: "PretrainOptions", ranks: "Ranks",
+    ) -> Lesson:  # fmt: skip
+        """The network to be trained, with what it learns from."""
+        return self.lesson()(samples, validation, architecture, options, ranks)
 
 
-def _check_labels(samples: "Samples") -> None:
-    from nmlcli.stages.supervised import check_labels
-
-    check_labels(samples)
-
-
-def _supervised(
-    samples: "Samples", validation: "Samples | None", architecture: str, options: "PretrainOptions",
-    ranks: "Ranks",
-) -> Lesson:  # fmt: skip
+def _classification() -> type[Lesson]:
     from nmlcli.stages.supervised import Classification
 
-    return Classification(samples, validation, architecture, options, ranks)
+    return Classification
 
 
-def _check_captions(samples: "Samples") -> None:
-    from nmlcli.stages.contrastive import check_captions
-
-    check_captions(samples)
-
-
-def _contrastive(
-    samples: "Samples", validation: "Samples | None", architecture: str, options: "PretrainOptions",
-    ranks: "Ranks",
-) -> Lesson:  # fmt: skip
+def _matching() -> type[Lesson]:
     from nmlcli.stages.contrastive import Matching
 
-    return Matching(samples, validation, architecture, options, ranks)
+    return Matching
 
 
 OBJECTIVES = {
     "supervised": Objective(
         "classes from labels; a network of timm", {},
-        ("mixup", "cutmix", "label_smoothing", "loss", "drop_path"), True, _check_labels, _supervised,
+        ("mixup", "cutmix", "label_smoothing", "loss", "drop_path"), True, _classification,
     ),
     "clip": Objective(
         "images and their captions; a network of open_clip",
-        {"opt": "adamw", "weight_decay": 0.1, "hflip": 0.0, "scale": 0.9}, (), False,
-        _check_captions, _contrastive,
+        {"opt": "adamw", "weight_decay": 0.1, "hflip": 0.0, "scale": 0.9}, (), False, _matching,
     ),
 }  # fmt: skip

@@ -51,6 +51,23 @@ class Classification:
         self.labels = torch.from_numpy(np.asarray(samples.labels)).to(self.device)
         self.facts = {"name": architecture, "architecture": architecture}
 
+    @staticmethod
+    def check(samples: Samples) -> None:
+        """Raise InvalidInput where a set cannot teach a classifier."""
+        if samples.labels is None or samples.classes is None:
+            remedy = "lay some over it with --labels, or sort it into folders"
+            raise InvalidInput(f"{samples.name} has no labels", remedy)
+        outside = (samples.labels < 0) | (samples.labels >= len(samples.classes))
+        if outside.any():
+            bad = int(np.argmax(outside))
+            raise InvalidInput(
+                f"{samples.name}: sample {samples.ids[bad]} has label {samples.labels[bad]},"
+                f" outside the {len(samples.classes)} classes"
+            )
+        if len(samples) < 2 or len(samples.classes) < 2:
+            counts = f"{len(samples)} samples of {len(samples.classes)} classes"
+            raise InvalidInput(f"{samples.name} has {counts}", "two of each are the least")
+
     def hold(self, advance: Advance) -> None:
         """Read pixels into memory, as far as they fit."""
         self.feed.hold(advance)
@@ -95,20 +112,3 @@ class Classification:
                 sums += [float(loss), float((logits.argmax(1) == wanted).sum()), len(rows)]
         loss_, right, count = self.ranks.total(sums, self.device).tolist()
         return {"val_loss": loss_ / count, "val_accuracy": right / count}
-
-
-def check_labels(samples: Samples) -> None:
-    """Raise InvalidInput where a set cannot teach a classifier."""
-    if samples.labels is None or samples.classes is None:
-        remedy = "lay some over it with --labels, or sort it into folders"
-        raise InvalidInput(f"{samples.name} has no labels", remedy)
-    outside = (samples.labels < 0) | (samples.labels >= len(samples.classes))
-    if outside.any():
-        bad = int(np.argmax(outside))
-        raise InvalidInput(
-            f"{samples.name}: sample {samples.ids[bad]} has label {samples.labels[bad]},"
-            f" outside the {len(samples.classes)} classes"
-        )
-    if len(samples) < 2 or len(samples.classes) < 2:
-        counts = f"{len(samples)} samples of {len(samples.classes)} classes"
-        raise InvalidInput(f"{samples.name} has {counts}", "two of each are the least")

@@ -20,7 +20,7 @@ from nmlcli.progress import Advance, silent
 from nmlcli.stages.objectives import Lesson
 from nmlcli.training.distributed import Ranks
 from nmlcli.training.loop import Progress, fit
-from nmlcli.training.objectives import parts_of
+from nmlcli.training.objectives import batch_norms, parts_of
 from nmlcli.training.optim import timm_optimiser, timm_schedule
 from nmlcli.training.state import Keeper, Stateful, States, check_finite
 
@@ -143,10 +143,7 @@ def _check_parts(lesson: Lesson, options: "PretrainOptions", ranks: Ranks) -> No
     """Raise UsageError where batch norm would see single images, of which it knows no statistics."""
     part = lesson.batch_size // ranks.size
     least = part // parts_of(part, options.micro_batch or part)
-    norms = (
-        isinstance(each, torch.nn.modules.batchnorm._BatchNorm) for each in lesson.module.modules()
-    )
-    if least < 2 and any(norms):
+    if least < 2 and batch_norms(lesson.module):
         wrong = f"batch norm takes two images at a time, and some are computed by {least}"
         raise UsageError(wrong, "give a larger --batch-size or --micro-batch")
 

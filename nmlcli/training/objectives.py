@@ -97,10 +97,15 @@ def contrastive(
     return objective
 
 
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """The layers of a network that look at other samples than their own."""
+    return [each for each in module.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+
+
 @contextmanager
 def _steady(module: nn.Module) -> Iterator[None]:
     """Batch norm in here does not remember the statistics of its batch: it did before."""
-    norms = [each for each in module.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+    norms = batch_norms(module)
     kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
     try:
         yield

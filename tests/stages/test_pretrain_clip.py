@@ -254,14 +254,14 @@ def test_sets_without_captions_say_where_to_bring_them_from(tmp_path, folder, ca
 def test_empty_captions_are_counted(tmp_path, folder, caplog):
     drawn = open_samples(TRAIN, SourceOptions(limit=20))
     texts = ["", " ", *drawn.texts[2:]]
-    assert stage.check_captions(replace(drawn, texts=texts)) is None
+    assert stage.Matching.check(replace(drawn, texts=texts)) is None
     assert caplog.messages == [f"{drawn.name}: 2 of 20 captions are empty"]
     for wrong, words in (
         (replace(drawn, texts=[""] * 20), "only empty"),
         (drawn.take(np.arange(1)), "a single"),
     ):
         with pytest.raises(InvalidInput, match=words):
-            stage.check_captions(wrong)
+            stage.Matching.check(wrong)
 
 
 def test_tokens_are_open_clips_whether_or_not_they_are_kept(folder, monkeypatch):
