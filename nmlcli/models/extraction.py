@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nmlcli.allocator import keep_freed_memory
 from nmlcli.models.precision import autocast, device
 from nmlcli.models.preprocessing import Normalise, Pixels, Preprocessing
 from nmlcli.models.schemes import Network, Tokenizer
@@ -22,6 +23,7 @@ class _Extractor:
     columns: int
 
     def __init__(self, network: Network, precision: str, dtype: str) -> None:
+        keep_freed_memory()
         self.network, self.device, self.precision = network, device(), precision
         self.dtype = np.dtype(dtype)
         self.module = network.module.eval().to(self.device)

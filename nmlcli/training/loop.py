@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from nmlcli.allocator import keep_freed_memory
 from nmlcli.errors import NmlError
 from nmlcli.progress import Advance, silent
 
@@ -115,6 +116,7 @@ def fit(
     and at its end progress counts it. after_epoch gets the epoch and the mean of every scalar over its
     steps. Raises NotFinite, naming the step, where the loss is not finite.
     """
+    keep_freed_memory()
     scaler = scaler or torch.amp.GradScaler(enabled=False)  # which passes everything through
     progress = progress or Progress()
     total, start = epochs * steps_per_epoch, progress.epoch(steps_per_epoch)
