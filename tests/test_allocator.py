@@ -18,10 +18,10 @@ if sys.argv[1] == "keep":
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def step():
-    arrays = [torch.zeros(40 << 20) + 1 for _ in range(4)]  # above any default threshold
+    torch.ones(10 << 20)  # 40 MiB: above any default threshold
 step()
 before = faults()
-for _ in range(3):
+for _ in range(20):
     step()
 print(faults() - before)
 """
@@ -39,12 +39,12 @@ def faults(how: str, **environment: str) -> int:
 
 
 def test_freed_arrays_are_used_again() -> None:
-    assert 10 * faults("keep") < faults("leave")
+    assert 4 * faults("keep") < faults("leave")
 
 
 @pytest.mark.parametrize("name", ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"])
 def test_what_the_user_has_set_stands(name: str) -> None:
-    assert faults("keep", **{name: "131072"}) > 100_000
+    assert faults("keep", **{name: "131072"}) > 150_000
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,5 +236,5 @@ def _pair(text: str) -> tuple[float, float]:
     except ValueError as error:
         raise UsageError(f"--betas is {text}", "give two numbers: 0.9,0.98") from error
     if not (0 <= one < 1 and 0 <= two < 1):
-        raise UsageError(f"--betas is {text}", "give numbers from 0 to 1")
+        raise UsageError(f"--betas is {text}", "give numbers from 0 to below 1")
     return one, two

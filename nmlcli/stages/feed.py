@@ -14,7 +14,7 @@ from nmlcli.errors import UsageError
 from nmlcli.models.preprocessing import SMALL, Normalise, Preprocessing
 from nmlcli.progress import Advance
 from nmlcli.stages.images import Images
-from nmlcli.training.augmentation import AUGMENTATIONS
+from nmlcli.training.augmentation import AUGMENTATIONS, Draws
 from nmlcli.training.distributed import Ranks
 
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ class Feed:
         if self.augmentation.image is None and (without := options.crops()):
             wrong = f"the augmentation {name} does not do what {without} asks for"
             raise UsageError(wrong, f"add --augment crop, or leave out {without}")
+        if (
+            self.augmentation.image is not None
+        ):  # which an unknown policy ends, before any state is saved
+            nobody = Draws(self.images.hashes[:0], options.seed, 0)
+            self.augmentation.image(self.images.geometry, nobody, options.strength)
 
     def hold(self, advance: Advance) -> None:
         """Read pixels into memory, as far as they fit and stay the same in every epoch."""

@@ -367,11 +367,11 @@ NAMES = ", ".join(RECIPES)
         ),
         (
             "builtin:shapes:train -a test_vit --betas 0.9,1",
-            "--betas is 0.9,1: give numbers from 0 to 1",
+            "--betas is 0.9,1: give numbers from 0 to below 1",
         ),
         (
             "builtin:shapes:train -a test_vit --betas 0.9,nan",
-            "--betas is 0.9,nan: give numbers from 0 to 1",
+            "--betas is 0.9,nan: give numbers from 0 to below 1",
         ),
         (
             "builtin:shapes:train -a test_vit --betas 0.9,0.99 --opt sgd",
