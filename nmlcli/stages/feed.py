@@ -51,9 +51,8 @@ class Feed:
         if self.augmentation.image is None and (without := options.crops()):
             wrong = f"the augmentation {name} does not do what {without} asks for"
             raise UsageError(wrong, f"add --augment crop, or leave out {without}")
-        if (
-            self.augmentation.image is not None
-        ):  # which an unknown policy ends, before any state is saved
+        if self.augmentation.image is not None:
+            # An unknown policy is found here, before the state of an earlier training is replaced.
             nobody = Draws(self.images.hashes[:0], options.seed, 0)
             self.augmentation.image(self.images.geometry, nobody, options.strength)
 

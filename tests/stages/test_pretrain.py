@@ -154,7 +154,7 @@ def test_what_is_up_to_date_is_left_alone(tmp_path, trained):
 def test_options_that_cannot_be_met(tmp_path, options, words):
     with pytest.raises(UsageError, match=words):
         run(tmp_path, options=options)
-    assert not [*tmp_path.iterdir()]  # the state of an earlier training was not touched either
+    assert not [*tmp_path.iterdir()]  # no state was begun, so none was replaced
 
 
 def test_names_that_cannot_be_met(tmp_path):
