@@ -28,7 +28,7 @@ def step():
     torch.ones(10 << 20)  # 40 MiB: above any default threshold
 step()
 before = faults()
-for _ in range(20):
+for _ in range(100):
     step()
 print(faults() - before)
 """
@@ -49,7 +49,7 @@ def faults(work: str, **environment: str) -> int:
 
 @pytest.mark.parametrize("work", ["training", "embedding"])
 def test_freed_arrays_are_used_again(work: str) -> None:
-    assert 4 * faults(work) < faults("none")
+    assert 5 * faults(work) < faults("none")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_freed_arrays_are_used_again(work: str) -> None:
     ],
 )
 def test_what_the_user_has_set_stands(name: str, value: str) -> None:
-    assert faults("training", **{name: value}) > 150_000
+    assert faults("training", **{name: value}) > 750_000
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
