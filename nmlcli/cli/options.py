@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from nmlcli.cli.usage import GENERAL
-from nmlcli.data.sources import SOURCES, SourceOptions
+from nmlcli.data.sources import SOURCES, SourceOptions, check_options
 from nmlcli.errors import NmlError, UsageError, meant
 
 Menu = Mapping[str, Any]
@@ -214,6 +214,10 @@ def with_source(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(**given: Any) -> None:
         source = source_options(**{name: given.pop(name) for name in shared})
+        named = given["data"]
+        sets = expand([named] if isinstance(named, str) else named or [])
+        if sets:
+            check_options([*sets, *filter(None, [given.get("val")])], source)
         command(**given, source=source)
 
     own = {name: each for name, each in signature(command).parameters.items() if name != "source"}

@@ -89,7 +89,9 @@ def pretrain(
         float | None,
         option("--momentum M", "Of optimisers that have one, else 0.9.", _TRAINING, min=0, max=1),
     ] = None,
-    clip: Annotated[float | None, option("--clip NORM", "Longest gradient.", _TRAINING, min=0)] = None,
+    clip: Annotated[
+        float | None, option("--clip NORM", "Longest gradient, above 0.", _TRAINING)
+    ] = None,
     ema: Annotated[
         float | None,
         option("--ema DECAY", "Keep a moving average of the weights.", _TRAINING, min=0, max=1),
@@ -181,17 +183,16 @@ def pretrain(
     for one, other in (("warmup_epochs", "warmup_steps"), ("warmup_steps", "warmup_epochs")):
         if one in own:  # instead of the recipe's, however it counts
             usual.pop(other, None)
-    known = {**usual, **own}
     if betas is not None:
-        known["betas"] = _pair(betas)
-    architecture = _architecture(architecture, known.pop("arch", None))
+        own["betas"] = _pair(betas)
+    architecture = _architecture(architecture, usual.pop("arch", None))
     name = options.one_input(data, "DATA")
     render.refuse_terminal(out)
-    known |= {
+    own |= {
         "source": source, "validation": val, "compile": compile, "seed": seed, "workers": workers,
         "resume": resume, "save_every": save_every, "log": log, "reuse": reuse,
     }  # fmt: skip
-    asked = settled(known)
+    asked = settled(own, usual)
     with render.progress("pretrain", quiet or os.environ.get("RANK", "0") != "0") as advance:
         run(name, architecture, out, asked, advance)
 

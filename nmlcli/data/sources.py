@@ -4,13 +4,13 @@ A light module: numpy and Pillow are imported when something is opened.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmlcli.data.torchvision_sets import TORCHVISION
-from nmlcli.errors import InvalidInput, UsageError
+from nmlcli.errors import InvalidInput, UsageError, first
 from nmlcli.products.formats import TABLES
 
 if TYPE_CHECKING:
@@ -47,14 +47,22 @@ class SourceOptions:
     download: bool = False
 
 
+# Of SourceOptions, what only tables have, and those that are laid over a set.
+_COLUMNS = ("image_column", "label_column", "id_column", "text_column", "text2_column", "group_column")
+_OF_TABLES = (*_COLUMNS, "root")
+_LAID_OVER = {"labels": ("label_column", "id_column"), "captions": ("text_column", "id_column")}
+
+
 @dataclass(frozen=True)
 class Source:
-    """A form of DATA: how it is written, what it is, whether a name has it, how it is opened."""
+    """A form of DATA: how it is written, what it is, whether a name has it, how it is opened, and
+    whether it is a table."""
 
     form: str
     help: str
     matches: Callable[[str], bool]
     open: "Callable[[str, SourceOptions], Samples]"
+    tabular: bool = False
 
 
 def _builtin(spec: str, options: SourceOptions) -> "Samples":
@@ -101,7 +109,7 @@ def _suffix(*suffixes: str) -> Callable[[str], bool]:
 
 
 SOURCES = {
-    "stdin": Source("-", "a table on stdin", lambda spec: spec == "-", _table),
+    "stdin": Source("-", "a table on stdin", lambda spec: spec == "-", _table, True),
     "builtin": Source(
         "builtin:NAME:SPLIT[:DOMAIN]", "generated images, see nml data list",
         lambda spec: spec.startswith("builtin:"), _builtin,
@@ -116,7 +124,8 @@ SOURCES = {
         _suffix(".tar"), _archives,
     ),
     "table": Source(
-        "TABLE.csv .tsv .jsonl .parquet", "a row a sample: image, label, id", _suffix(*TABLES), _table
+        "TABLE.csv .tsv .jsonl .parquet", "a row a sample: image, label, id", _suffix(*TABLES), _table,
+        True,
     ),
     "packed": Source(
         "FILE.h5", "images uint8 [N,H,W,3], labels, ids", _suffix(".h5", ".hdf5"), _packed
@@ -165,6 +174,22 @@ def open_samples(spec: str, options: SourceOptions | None = None) -> "Samples":
         samples = replace(samples, files=(*samples.files, *laid))
     check_ids(samples.ids, samples.source)
     return samples if name is None else replace(samples, name=name)
+
+
+def check_options(specs: Sequence[str], options: SourceOptions) -> None:
+    """Raise UsageError for an option on tables where no set is one, nor has a table laid over them a
+    use for it. A name without a form is left to `open_samples`."""
+    from nmlcli.data.samples import split_name
+
+    found = [[row for row in SOURCES.values() if row.matches(split_name(spec)[1])] for spec in specs]
+    if not all(found) or any(rows[0].tabular for rows in found):
+        return
+    used = {name for table, names in _LAID_OVER.items() if getattr(options, table) for name in names}
+    usual = SourceOptions()
+    for name in _OF_TABLES:
+        if name not in used and getattr(options, name) != getattr(usual, name):
+            wrong = f"--{name.replace('_', '-')} does not apply to {first([*specs])}"
+            raise UsageError(wrong, "it is for tables")
 
 
 def _check_stdin(named: dict[str, str | None]) -> None:

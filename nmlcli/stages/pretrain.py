@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 REVISION = 1
 
 # What does not change the weights.
-_UNTOLD = ("source", "validation", "workers", "resume", "save_every", "log", "reuse")
+_UNTOLD = ("source", "validation", "workers", "resume", "save_every", "log", "reuse", "asked")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class PretrainOptions:
     told of after each epoch. batch_size: images of a step of all processes; micro_batch: of those, how
     many are computed at a time. val_size: of images after the training, None: as in it. ema: the decay
     of the moving average of the weights that is kept in their place. save_every: minutes between two
-    states that a training can go on from. log: a file of JSON Lines.
+    states that a training can go on from. log: a file of JSON Lines. asked: fields of strength that
+    were given by name, and so have to have an effect.
     """
 
     source: SourceOptions = field(default_factory=SourceOptions)
@@ -72,6 +73,7 @@ class PretrainOptions:
     save_every: float = 10.0
     log: str | None = None
     reuse: bool = False
+    asked: tuple[str, ...] = ()
 
     @property
     def rate(self) -> float:
@@ -83,37 +85,39 @@ class PretrainOptions:
         return {name: v for name, v in asdict(self).items() if name not in _UNTOLD} | {"lr": self.rate}
 
     def crops(self) -> str:
-        """The options that only crops or changed images have, where they are not the objective's own;
-        else nothing."""
-        usual = Strength(
-            **{n: v for n, v in OBJECTIVES[self.objective].defaults.items() if n in _STRENGTHS}
-        )
+        """The options asked for that only crops have, or only changed images; else nothing."""
         looked_at = (*_CROPS, *(["hflip"] if self.augment == "none" else []))
-        given = [name for name in looked_at if getattr(self.strength, name) != getattr(usual, name)]
-        named = {"policy": "auto_augment"}
-        return ", ".join(f"--{named.get(name, name).replace('_', '-')}" for name in given)
+        return ", ".join(f"--{_option(name)}" for name in looked_at if name in self.asked)
 
 
 _CROPS = ("scale", "color_jitter", "policy", "reprob")
 _STRENGTHS = {each.name: each.name for each in fields(Strength)} | {"auto_augment": "policy"}
 
 
-def settled(given: Mapping[str, Any]) -> PretrainOptions:
-    """Options from those that are given, by their names on the command line, and the objective's own.
+def _option(field: str) -> str:
+    """The option that gives a field of Strength, without its dashes."""
+    return {"policy": "auto-augment"}.get(field, field.replace("_", "-"))
+
+
+def settled(given: Mapping[str, Any], usual: Mapping[str, Any] | None = None) -> PretrainOptions:
+    """Options from those that are given, by their names on the command line, else from the usual ones
+    of a recipe, else from the objective's own.
 
     Raises UsageError for one that the objective does not have.
     """
-    objective = str(given.get("objective", "supervised"))
+    known = {**(usual or {}), **given}
+    objective = str(known.get("objective", "supervised"))
     for other, row in OBJECTIVES.items():
-        strange = [name for name in given if other != objective and name in row.takes]
+        strange = [name for name in known if other != objective and name in row.takes]
         if strange:
             name = strange[0].replace("_", "-")
             raise UsageError(
                 f"--{name} does not apply to --objective {objective}", f"it is for {other}"
             )
-    values = {**OBJECTIVES[objective].defaults, **given}
+    values = {**OBJECTIVES[objective].defaults, **known}
     strength = {_STRENGTHS[name]: values.pop(name) for name in [*values] if name in _STRENGTHS}
-    return PretrainOptions(**values, strength=Strength(**strength))
+    asked = tuple(_STRENGTHS[name] for name in given if name in _STRENGTHS)
+    return PretrainOptions(**values, strength=Strength(**strength), asked=asked)
 
 
 def pretrain(
@@ -203,8 +207,11 @@ def _check(options: PretrainOptions, source: str, out: str | None) -> None:
         raise UsageError("the warm-up takes all epochs", "give more --epochs, or less --warmup-epochs")
     if options.warmup_epochs and options.warmup_steps is not None:
         raise UsageError("--warmup-epochs and --warmup-steps exclude each other", "give one of them")
-    if options.clip == 0:
-        raise UsageError("--clip 0 leaves no gradient", "give a length, or leave it out")
+    if options.clip is not None and not options.clip > 0:
+        wrong = f"--clip {options.clip:g} leaves no gradient"
+        raise UsageError(wrong, "give a length above 0, or leave it out")
+    if options.label_smoothing == 1:
+        raise UsageError("--label-smoothing 1 leaves nothing of the labels", "give a share below 1")
     _check_inputs(options, source)
     if out in (None, "-"):
         if options.resume:

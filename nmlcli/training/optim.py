@@ -50,7 +50,8 @@ def timm_optimiser(
     known = [str(known) for known in list_optimizers()]
     if name not in known:
         near = get_close_matches(name, known)
-        remedy = f"did you mean {', '.join(near)}?" if near else f"choose from {', '.join(known)}"
+        some = "take sgd, adamw, lamb, or another that timm.optim.list_optimizers() names"
+        remedy = f"did you mean {', '.join(near)}?" if near else some
         raise UsageError(f"timm has no optimiser {name!r}", remedy)
     more = _settings(name, momentum, betas, eps)
     try:

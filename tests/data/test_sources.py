@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from nmlcli.data.generated.menu import GENERATORS
-from nmlcli.data.sources import SOURCES, SourceOptions, expand_pattern, find_source, open_samples
+from nmlcli.data.sources import (
+    SOURCES,
+    SourceOptions,
+    check_options,
+    expand_pattern,
+    find_source,
+    open_samples,
+)
 from nmlcli.errors import InvalidInput, UsageError
 
 
@@ -114,3 +121,28 @@ def test_a_wrong_builtin_names_the_choices(spec: str, match: str) -> None:
 def test_two_domains_are_a_usage_error() -> None:
     with pytest.raises(UsageError, match="of another domain"):
         open_samples("builtin:shapes:test:photo", SourceOptions(domain="sketch"))
+
+
+@pytest.mark.parametrize(
+    ("specs", "given", "refused"),
+    [
+        (["builtin:shapes:train"], {"root": "photos"}, "root"),
+        (["builtin:shapes:train"], {"group_column": "key"}, "group-column"),
+        (["builtin:shapes:train"], {"labels": "noisy.csv", "label_column": "fine"}, None),
+        (["builtin:shapes:train"], {"labels": "noisy.csv", "text_column": "words"}, "text-column"),
+        (["builtin:shapes:train"], {"captions": "words.csv", "text_column": "words"}, None),
+        (["builtin:shapes:train"], {"captions": "words.csv", "label_column": "fine"}, "label-column"),
+        (["NAME=builtin:shapes:train", "part-{0..3}.tar"], {"image_column": "file"}, "image-column"),
+        (["builtin:shapes:train", "set.csv"], {"image_column": "file", "root": "photos"}, None),
+        (["-"], {"text2_column": "answer"}, None),
+        (["builtin:shapes:train", "missing"], {"root": "photos"}, None),
+        (["builtin:shapes:train"], {"download": True, "data_dir": "sets"}, None),
+    ],
+)
+def test_options_on_tables_are_refused_where_none_has_a_use_for_them(specs, given, refused) -> None:
+    options = SourceOptions(**given)
+    if refused is None:
+        check_options(specs, options)
+        return
+    with pytest.raises(UsageError, match=f"^--{refused} does not apply to .*: it is for tables$"):
+        check_options(specs, options)

@@ -139,9 +139,12 @@ def test_what_is_up_to_date_is_left_alone(tmp_path, trained):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (replace(OPTIONS, augment="shift", strength=Strength(reprob=0.1)), "add --augment crop"),
         (
-            replace(OPTIONS, strength=Strength(color_jitter=0.4)),
+            replace(OPTIONS, augment="shift", strength=Strength(reprob=0.1), asked=("reprob",)),
+            "add --augment crop",
+        ),
+        (
+            replace(OPTIONS, strength=Strength(color_jitter=0.4), asked=("color_jitter",)),
             "the augmentation shift does not do what --color-jitter asks for",
         ),
         (replace(OPTIONS, lr=float("inf")), "give finite numbers"),

@@ -272,7 +272,15 @@ def test_an_objective_has_defaults_below_what_is_given():
     assert (given.opt, given.strength.hflip, given.rate) == ("sgd", 0.5, 0.1)
     assert given.strength.policy == "original"
     assert clip.crops() == ""
-    assert settled({"objective": "clip", "scale": 0.08, "reprob": 0.1}).crops() == "--scale, --reprob"
+    usual = {"objective": "clip", "scale": 0.08, "hflip": 0.5, "augment": "none"}
+    assert settled({"auto_augment": "original", "hflip": 0.0}, usual).strength.scale == 0.08
+
+
+def test_only_what_is_asked_for_has_to_have_an_effect():
+    asked = {"objective": "clip", "scale": 0.9, "auto_augment": "original", "hflip": 0.0}
+    assert settled(asked).crops() == "--scale, --auto-augment"
+    assert settled({**asked, "augment": "none"}).crops() == "--scale, --auto-augment, --hflip"
+    assert settled({"augment": "none"}, {"scale": 0.3, "hflip": 0.1}).crops() == ""
 
 
 @pytest.mark.parametrize("name", OBJECTIVES["supervised"].takes)
@@ -404,7 +412,33 @@ NAMES = ", ".join(RECIPES)
         ),
         (
             "builtin:shapes:train -a test_vit --clip 0",
-            "--clip 0 leaves no gradient: give a length, or leave it out",
+            "--clip 0 leaves no gradient: give a length above 0, or leave it out",
+        ),
+        (
+            "builtin:shapes:train -a test_vit --clip nan",
+            "--clip nan leaves no gradient: give a length above 0, or leave it out",
+        ),
+        (
+            "builtin:shapes:train -a test_vit --label-smoothing 1",
+            "--label-smoothing 1 leaves nothing of the labels: give a share below 1",
+        ),
+        (
+            "builtin:shapes:train -a test_vit --scale 0.08",
+            "the augmentation shift does not do what --scale asks for: add --augment crop, or leave out"
+            " --scale",
+        ),
+        (
+            "builtin:shapes:train -a test_vit --root photos",
+            "--root does not apply to builtin:shapes:train: it is for tables",
+        ),
+        (
+            "builtin:shapes:train -a test_vit --opt adamm",
+            "timm has no optimiser 'adamm': did you mean adam, radam, nadam?",
+        ),
+        (
+            "builtin:shapes:train -a test_vit --opt zzz",
+            "timm has no optimiser 'zzz': take sgd, adamw, lamb, or another that"
+            " timm.optim.list_optimizers() names",
         ),
         (
             "builtin:shapes:train -a test_resnet --micro-batch 1",
