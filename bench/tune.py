@@ -10,6 +10,9 @@ with the median seconds of an epoch, and the median of the ratios to the MLP epo
 - transcription: Eq. 3-5 of the paper as they stand: svdvals, the D × D covariance, autograd.
 - released: the form of the released code on one view: torch.svd, the mean of the five largest shares,
   element-wise mean squared error, weights 1, 0.04 and 0.001.
+
+Then linear probes of several rates and seeds by AdamW, an epoch each: one after another, and side by
+side as `nml tune --grid` and `--seeds` have them; how many times as long the former takes.
 """
 
 import argparse
@@ -32,8 +35,10 @@ from nmlcli.training.loop import fit
 from nmlcli.training.optim import cosine
 from nmlcli.tuning.heads import TrainableHead, steps_per_epoch, train
 from nmlcli.tuning.methods import settle
+from nmlcli.tuning.probes import Probe, train_together
 
 SIZES = ((20_000, 512), (20_000, 768), (4_096, 2048))
+GRIDS = ((768, 10, 1, 3), (768, 10, 4, 1), (768, 10, 4, 3), (512, 100, 4, 3))  # D, C, rates, seeds
 CLASSES, SEED = 100, 0
 
 Terms = Callable[[Tensor, Tensor], Tensor]
@@ -118,6 +123,34 @@ def bench(rows: int, columns: int, runs: int) -> None:
         print(json.dumps(line), flush=True)
 
 
+def bench_probes(columns: int, classes: int, rates: int, seeds: int, runs: int) -> None:
+    """Linear probes of 20,000 rows by `train` in turn and by `train_together`."""
+    generator = torch.Generator().manual_seed(SEED)
+    features = torch.randn(20_000, columns, generator=generator)
+    labels = torch.randint(classes, (20_000,), generator=generator)
+    chosen = [settle("lp", "paper", {"lr": 0.1 / 2**n, "epochs": 1})[0] for n in range(rates)]
+
+    def probes() -> list[Probe]:
+        asked = [(settings, seed) for settings in chosen for seed in range(seeds)]
+        return [Probe(TrainableHead(columns, classes, *each), *each) for each in asked]
+
+    ratios = []
+    for turn in range(runs + 1):  # the first warms up
+        started = time.perf_counter()
+        for probe in probes():
+            train(probe.head, features, labels, probe.settings, probe.seed)
+        between = time.perf_counter()
+        train_together(probes(), features, labels)
+        if turn:
+            ratios.append((between - started) / (time.perf_counter() - between))
+    line = {
+        "case": "probes", "rows": 20_000, "columns": columns, "classes": classes, "rates": rates,
+        "seeds": seeds, "in_turn_of_together": round(statistics.median(ratios), 2),
+        "lowest": round(min(ratios), 2), "highest": round(max(ratios), 2), "runs": runs,
+    }  # fmt: skip
+    print(json.dumps(line), flush=True)
+
+
 def main() -> None:
     """Bench all sizes."""
     parser = argparse.ArgumentParser()
@@ -133,6 +166,9 @@ def main() -> None:
     for rows, columns in SIZES:
         if asked.columns in (None, columns):
             bench(rows, columns, asked.runs)
+    for grid in GRIDS:
+        if asked.columns in (None, grid[0]):
+            bench_probes(*grid, asked.runs)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Heads tuned by AdamW, one after another, on features that stay in memory."""
+"""Heads tuned by AdamW on features that stay in memory: linear probes side by side, others in turn."""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO
@@ -15,10 +16,13 @@ from nmlcli.products.results import to_json
 from nmlcli.progress import Advance, shifted
 from nmlcli.stages.selection import Candidate, Outcome, Tried
 from nmlcli.stages.splits import Portion, gathered
-from nmlcli.training.loop import Means
+from nmlcli.training.loop import Means, NotFinite
 from nmlcli.tuning.heads import TrainableHead, assess, steps_per_epoch, train
+from nmlcli.tuning.probes import Probe, together, train_together
 
 log = logging.getLogger(__name__)
+
+Run = tuple[Candidate, int]  # with the seed
 
 
 class Descent:
@@ -64,16 +68,16 @@ class Descent:
     ) -> Iterator[Tried]:
         """Tune each candidate with each seed; with one candidate a training that fails raises."""
         done, total = 0, self.steps(candidates, seeds)
-        for candidate in candidates:
-            for seed in seeds:
-                try:
-                    outcome = self._tuned(candidate, seed, self.rows, shifted(up, done, total))
-                except NmlError as error:
+        runs = [(candidate, seed) for candidate in candidates for seed in seeds]
+        settings = [candidate.settings for candidate, _ in runs]
+        for part in together(settings, self.features.shape[1], self.classes):
+            own = shifted(up, done, total)
+            for (candidate, seed), found in zip(runs[part], self._found(runs[part], own), strict=True):
+                if isinstance(found, NmlError):
                     if len(candidates) == 1:
-                        raise
-                    log.warning("%s: %s", described(candidate), error.wrong)
-                    outcome = None
-                yield candidate, seed, outcome
+                        raise found
+                    log.warning("%s: %s", described(candidate), found.wrong)
+                yield candidate, seed, found if isinstance(found, Outcome) else None
                 done += self._steps(candidate, self.rows)
 
     def again(self, candidate: Candidate, seed: int, up: Advance) -> Outcome:
@@ -83,21 +87,49 @@ class Descent:
     def _steps(self, candidate: Candidate, rows: int) -> int:
         return candidate.settings.epochs * steps_per_epoch(rows, candidate.settings.batch_size)
 
+    def _found(self, runs: Sequence[Run], up: Advance) -> list[Outcome | NmlError]:
+        """What came of each of these: a head, or why there is none."""
+        if len(runs) > 1:
+            return self._together(runs, up)
+        try:
+            return [self._tuned(*runs[0], self.rows, up)]
+        except NmlError as error:
+            return [error]
+
+    def _together(self, runs: Sequence[Run], up: Advance) -> list[Outcome | NmlError]:
+        watches = [self._watch(*run, self.rows, up) for run in runs]
+
+        def after_epoch(epoch: int, means: Sequence[Means]) -> None:
+            for watch, own in zip(watches, means, strict=True):
+                watch.after_epoch(epoch, own)
+
+        def advance(done: int, total: int | None, **values: float | str) -> None:
+            up(done, total, method=f"{runs[0][0].method} × {len(runs)}", **values)
+
+        probes = [Probe(w.head, w.candidate.settings, w.seed) for w in watches]
+        train_together(
+            probes, self.features[: self.rows], self.labels[: self.rows],
+            transition=self.transition, after_epoch=after_epoch, advance=advance,
+        )  # fmt: skip
+        return [watch.failure or Outcome(*watch.head.folded(), watch.last) for watch in watches]
+
+    def _watch(self, candidate: Candidate, seed: int, rows: int, up: Advance) -> "_Watch":
+        head = TrainableHead(self.features.shape[1], self.classes, candidate.settings, seed)
+        held_out = (self.features[rows:], self.labels[rows:]) if rows < len(self.labels) else None
+        return _Watch(head, candidate, seed, held_out, self.journal, up)
+
     def _tuned(
         self, candidate: Candidate, seed: int, rows: int, up: Advance, *, refit: bool = False
     ) -> Outcome:
-        settings = candidate.settings
-        head = TrainableHead(self.features.shape[1], self.classes, settings, seed)
-        held_out = self.features[rows:], self.labels[rows:]
-        watch = _Watch(head, candidate, seed, held_out if len(held_out[1]) else None, self.journal, up)
+        settings, watch = candidate.settings, self._watch(candidate, seed, rows, up)
         watch.refit = refit
         train(
-            head, self.features[:rows], self.labels[:rows], settings, seed,
+            watch.head, self.features[:rows], self.labels[:rows], settings, seed,
             views=self.views[:rows] if self.views is not None and settings.layers else None,
             transition=self.transition,
             after_epoch=watch.after_epoch, advance=watch.advance,
         )  # fmt: skip
-        return Outcome(*head.folded(), watch.last)
+        return Outcome(*watch.head.folded(), watch.last)
 
 
 @dataclass
@@ -112,8 +144,14 @@ class _Watch:
     up: Advance
     refit: bool = False
     last: Means = field(default_factory=dict)
+    failure: NotFinite | None = None
 
     def after_epoch(self, epoch: int, means: Means) -> None:
+        if self.failure is not None:
+            return
+        if not math.isfinite(means["loss"]):
+            self.failure = NotFinite(f"the loss of epoch {epoch + 1} is {means['loss']}")
+            return
         self.last = dict(means)
         if self.held_out is not None:
             self.last["val_accuracy"], self.last["val_loss"] = assess(self.head, *self.held_out)

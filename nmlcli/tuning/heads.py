@@ -121,7 +121,7 @@ def train(
     head.train()
     fit(
         _objective(head, settings, criterion, two_views=views is not None), batches, optimiser,
-        schedule=_SCHEDULES[settings.schedule](optimiser, settings.epochs * steps),
+        schedule=SCHEDULES[settings.schedule](optimiser, settings.epochs * steps),
         epochs=settings.epochs, steps_per_epoch=steps, after_epoch=after_epoch, advance=advance,
     )  # fmt: skip
     head.eval()
@@ -143,7 +143,7 @@ def _line(optimiser: torch.optim.Optimizer, total_steps: int) -> Schedule:
     return schedule
 
 
-_SCHEDULES = {"cosine": cosine, "linear": _line}
+SCHEDULES = {"cosine": cosine, "linear": _line}
 
 
 def _objective(

@@ -148,7 +148,7 @@ def test_a_candidate_that_explodes_is_out(make_features: Any, tmp_path: Path, ca
     _, (ranking,) = run(train, tmp_path / "a.h5", val_fraction=0.3, grid=grid)
     assert [line["lr"] for line in ranking] == [1e-3, 1e25]
     assert ranking[1]["val_accuracy"] is None
-    assert "lp lr=1e+25: the loss of step" in caplog.text
+    assert "lp lr=1e+25: the loss of epoch 1 is" in caplog.text
     with pytest.raises(NmlError, match="no training came to an end"):
         run(train, tmp_path / "b.h5", val_fraction=0.3, grid={"lr": (1e25, 1e26)})
 
