@@ -36,9 +36,12 @@ for seed in "${@:-0}"; do
       --templates "$folder"/templates.txt --reuse -o "$name"/heads/zeroshot.safetensors
     nml tune "$name"/shapes-photo-val.h5 --method lp --seed $seed --reuse -q \
       -o "$name"/heads/lp.safetensors
-    nml eval "$name"/heads "$name"/shapes-*-test.h5 --reuse -q --results "$folder"/results.jsonl \
-      > /dev/null
+    # Zero-shot heads were trained on no set, so the roles of the sets are told.
+    nml eval "$name"/heads "$name"/shapes-photo-test.h5 --tag role=id --reuse -q \
+      --results "$folder"/results.jsonl > /dev/null
+    nml eval "$name"/heads "$name"/shapes-{sketch,cartoon,noise}-test.h5 --tag role=ood --reuse -q \
+      --results "$folder"/results.jsonl > /dev/null
   done
 done
 
-nml report "$folder"/results.jsonl --table
+nml report "$folder"/results.jsonl "$folder"/*-s*.jsonl --table

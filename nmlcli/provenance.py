@@ -70,7 +70,19 @@ def identity_of(command: str, revision: int, options: Facts, inputs: Iterable[st
     try:
         return hashlib.sha256(canonical(made_of).encode()).hexdigest()[:32]
     except ValueError as error:
-        raise UsageError("an option is infinite or not a number", "give finite numbers") from error
+        raise UsageError(
+            f"{_odd(options)} is infinite or not a number", "give finite numbers"
+        ) from error
+
+
+def _odd(options: Facts) -> str:
+    """The option whose value JSON has no word for."""
+    for name, value in options.items():
+        try:
+            canonical(value)
+        except ValueError:
+            return _odd(value) if isinstance(value, dict) else f"--{name.replace('_', '-')}"
+    return "an option"
 
 
 def hash_file(path: str | Path) -> str:

@@ -47,7 +47,7 @@ def list_table(source: str, root: str, options: SourceOptions) -> Samples:
         )  # fmt: skip
     if samples.has_images:
         samples = _with_images(samples, table, root, options.image_column)
-    elif samples.texts is None:
+    elif samples.texts is None or options.image_column != "image":
         raise missing_column(options.image_column, table.columns, table.source, "--image-column")
     column = options.label_column
     if column not in table.columns and column == "label":

@@ -4,7 +4,7 @@ as a whole to be trained."""
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -22,6 +22,7 @@ from torch.nn import Identity, Linear, Module
 
 from nmlcli import keyed
 from nmlcli.errors import InvalidInput, NmlError, UsageError
+from nmlcli.models.clip_tokens import ClipTokenizer
 from nmlcli.models.hub import brief, fetching
 from nmlcli.models.layers import tap
 from nmlcli.models.networks import UNFIT, pre_logits
@@ -35,7 +36,13 @@ Tower = tuple[Module, Callable[[Any], Tensor], Facts]
 PROJECTED, BEFORE = "projection", "pre_projection"
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _STATED = ("mean", "std", "interpolation", "resize_mode")
-_ODD = (OSError, AssertionError, AttributeError, StopIteration)  # what open_clip raises besides
+_ODD = (
+    OSError,
+    AssertionError,
+    AttributeError,
+    StopIteration,
+    ZeroDivisionError,
+)  # what open_clip raises besides
 _ONCE = "run it once where the hub can be reached"
 # How open_clip resizes, and how timm names the same; at crop_pct 1 their pixels are equal.
 _MODES = {"shortest": "center", "squash": "squash"}
@@ -76,7 +83,7 @@ class ClipNetwork:
     label: str
     config: Facts
     preprocessing: Preprocessing
-    tokenizer: "ClipTokenizer"
+    tokenizer: ClipTokenizer
 
 
 def open_clip_network(
@@ -164,7 +171,9 @@ def build_clip(architecture: str, size: int | None, seed: int) -> ClipNetwork:
         preprocessing = _preprocessing(module.visual, known.label)
         config = deepcopy(known.config)
         config["vision_cfg"]["image_size"] = preprocessing.size
-        return ClipNetwork(module, known.label, config, preprocessing, _tokenizer(known))
+        tokenizer = _tokenizer(known)
+        tokenizer.check_fits(cast(Any, module).vocab_size, known.label)
+        return ClipNetwork(module, known.label, config, preprocessing, tokenizer)
 
 
 def _require_contrastive(known: _Architecture) -> None:
@@ -367,28 +376,9 @@ def _preprocessing(visual: Any, label: str) -> Preprocessing:
         )
     interpolation = "bilinear" if stated["interpolation"] == "bilinear" else "bicubic"
     mean, std = tuple(stated["mean"]), tuple(stated["std"])
+    if len(mean) != 3 or len(std) != 3:
+        raise UsageError(f"{label} states no mean and std of three colours", "give three numbers each")
     return Preprocessing(height, mean, std, interpolation, 1.0, _MODES[mode])
-
-
-class ClipTokenizer:
-    """The tokenizer of a network of open_clip: as many tokens a text as the network takes."""
-
-    def __init__(self, tokenize: Any) -> None:
-        self.tokenize = tokenize
-
-    def __call__(self, texts: Sequence[str], texts2: Sequence[str] | None) -> list[Tensor]:
-        """int64 [T] of each text, cut or filled up. Raises UsageError for pairs."""
-        if texts2 is not None:
-            raise UsageError("networks of open_clip read no pairs of texts", "bring one text a sample")
-        return list(self.tokenize(list(texts)).long())
-
-    def batch(self, tokens: Sequence[Tensor]) -> dict[str, Tensor]:
-        """int64 [B, T]."""
-        return {"tokens": torch.stack(list(tokens))}
-
-    def facts(self) -> Facts:
-        """What a record says of it."""
-        return {"tokenizer": type(self.tokenize).__name__, "max_length": self.tokenize.context_length}
 
 
 def _tokenizer(known: _Architecture) -> ClipTokenizer:

@@ -170,7 +170,10 @@ def open_container(source: str, wanted: str = "product") -> "Container":
     if suffix in TABLES:
         raise InvalidInput(f"{source} holds a table, not {'a ' * (wanted != 'features')}{wanted}")
     if suffix not in FORMATS:
-        raise InvalidInput(f"{source} is no product", f"those end in {', '.join(FORMATS)}")
+        remedy = f"those end in {', '.join(FORMATS)}"
+        if path.name.endswith((".state", ".state.previous")):
+            remedy = "it may be what `nml pretrain --resume` goes on from"
+        raise InvalidInput(f"{source} is no product", remedy)
     return FORMATS[suffix].open(source)
 
 

@@ -76,9 +76,10 @@ def compare(
     every = list(lines)
     results = [line for line in every if line.get("kind") == "result" and not line.get("seen")]
     if not results:
-        raise InvalidInput(
-            "there are no result lines to report", "make them with nml eval --results FILE"
+        wrong = "there are no result lines to report" + ", which other lines go along with" * bool(
+            every
         )
+        raise InvalidInput(wrong, "make them with nml eval --results FILE")
     keys = _checked_keys(by, results) if by else default_keys(results)
     if not any(isinstance(line.get(metric), (int, float)) for line in results):
         raise UsageError(f"no line has a number for {metric!r}", meant(metric, _metrics(results)))

@@ -100,7 +100,8 @@ def _loss(options: Facts) -> str | None:
     """What a network was trained by, in the words for heads; None for labels that mixing made."""
     if options.get("mixup") or options.get("cutmix"):
         return None
-    return "label-smoothing" if options.get("label_smoothing") else "ce"
+    loss = str(options.get("loss", "ce"))
+    return "label-smoothing" if loss == "ce" and options.get("label_smoothing") else loss
 
 
 def _met_as(data: Facts | None) -> list[str]:

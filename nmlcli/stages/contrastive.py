@@ -56,12 +56,13 @@ class Matching:
         self.facts: dict[str, Any] = {"name": label, "architecture": label, "config": network.config}
 
     @staticmethod
-    def check(samples: Samples) -> None:
-        """Raise InvalidInput where a set has no pairs of images and captions to learn from."""
+    def check(samples: Samples, validates: bool = False) -> None:
+        """Raise InvalidInput where a set has no pairs of images and captions to tell apart."""
         if not samples.has_images:
             raise InvalidInput(f"{samples.name} has no images", "name their column with --image-column")
         if samples.texts is None:
             remedy = "lay some over it with --captions, or name a table's column with --text-column"
+            remedy = "give --val a set with captions" if validates else remedy
             raise InvalidInput(f"{samples.name} has no captions", remedy)
         empty = sum(not text.strip() for text in samples.texts)
         if empty == len(samples):
@@ -70,6 +71,10 @@ class Matching:
             log.warning("%s: %d of %d captions are empty", samples.name, empty, len(samples))
         if len(samples) < 2:
             raise InvalidInput(f"{samples.name} has a single pair", "two are the least")
+        for what, values in (("caption", samples.texts), ("image", samples.images_of())):
+            if len({*values}) < 2:
+                wrong = f"all pairs of {samples.name} have one {what}"
+                raise InvalidInput(wrong, "there is nothing to tell apart")
 
     def hold(self, advance: Advance) -> None:
         """Read pixels into memory, as far as they fit."""

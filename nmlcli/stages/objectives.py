@@ -36,8 +36,8 @@ class Lesson(Protocol):
     ) -> None: ...  # fmt: skip
 
     @staticmethod
-    def check(samples: "Samples") -> None:
-        """Raise InvalidInput where a set cannot teach this."""
+    def check(samples: "Samples", validates: bool = False) -> None:
+        """Raise InvalidInput where a set cannot teach this, or validate it."""
 
     def hold(self, advance: "Advance") -> None:
         """Read what fits into memory."""
@@ -70,9 +70,9 @@ class Objective:
     labelled: bool
     lesson: "Callable[[], type[Lesson]]"
 
-    def check(self, samples: "Samples") -> None:
-        """Raise InvalidInput where a set cannot teach this."""
-        self.lesson().check(samples)
+    def check(self, samples: "Samples", validates: bool = False) -> None:
+        """Raise InvalidInput where a set cannot teach this, or validate it."""
+        self.lesson().check(samples, validates)
 
     def open(
         self, samples: "Samples", validation: "Samples | None", architecture: str,

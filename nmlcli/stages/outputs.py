@@ -72,9 +72,16 @@ def check_apart(**outputs: str | None) -> None:
             raise UsageError(f"--{name} and --{twins[0]} are one file", "give two names")
 
 
-def check_place(out: str | None, inputs: Iterable[str | Path], option: str = "-o") -> None:
+def check_place(out: str | None, inputs: Iterable[str | Path | None], option: str = "-o") -> None:
     """check_out for a file that may have any suffix, or none."""
     check_out(out, inputs, option, None)
+
+
+def check_log_place(out: str | None, inputs: Iterable[str | Path | None]) -> None:
+    """check_place for the file of a log. Raises UsageError for stdout, where a product may go."""
+    if out == "-":
+        raise UsageError("--log writes to a file, not to stdout", "name one, or /dev/stderr")
+    check_place(out, inputs, "--log")
 
 
 def check_results(out: str | None, inputs: Iterable[str | Path]) -> None:

@@ -1,7 +1,7 @@
 """Pre-training of a network, from labels or captions as noisy as they are."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,21 @@ from nmlcli.errors import NmlError, UsageError, first
 from nmlcli.products.labels import renumber
 from nmlcli.progress import Advance, silent
 from nmlcli.provenance import Record, hash_file, identity_of
+from nmlcli.stages.epoch_log import check_log
 from nmlcli.stages.inputs import check_stdin
-from nmlcli.stages.objectives import OBJECTIVES
-from nmlcli.stages.outputs import check_apart, record_of, up_to_date
+from nmlcli.stages.objectives import OBJECTIVES, Lesson
+from nmlcli.stages.outputs import (
+    check_apart,
+    check_log_place,
+    check_no_input,
+    check_out,
+    record_of,
+    up_to_date,
+)
 from nmlcli.training.augmentation import Strength
 
 if TYPE_CHECKING:
-    from nmlcli.training.state import States
+    from nmlcli.training.state import Crew, States
 
 REVISION = 1
 
@@ -82,7 +90,9 @@ class PretrainOptions:
 
     def facts(self) -> dict[str, Any]:
         """The options that change the result."""
-        return {name: v for name, v in asdict(self).items() if name not in _UNTOLD} | {"lr": self.rate}
+        others = [row.takes for name, row in OBJECTIVES.items() if name != self.objective]
+        left_out = {*_UNTOLD}.union(*others)
+        return {name: v for name, v in asdict(self).items() if name not in left_out} | {"lr": self.rate}
 
     def crops(self) -> str:
         """The options asked for that only crops have, or only changed images; else nothing."""
@@ -143,37 +153,70 @@ def pretrain(
             OBJECTIVES[options.objective].check(samples)
             validation = _validation(samples, options)
         sets = [samples] if validation is None else [samples, validation]
-        facts = {"architecture": _name_of(architecture), **options.facts()}
-        identities = [each.identity for each in sets]
-        training_identity = identity_of("pretrain", REVISION, facts, identities)
-        ranks.agree("sets or options", training_identity)
-        facts |= {"processes": ranks.size} if ranks.size > 1 else {}
-        identity = identity_of("pretrain", REVISION, facts, identities)
         files = [file for each in sets for file in each.files]
+        check_no_input(out, files)
+        check_no_input(options.log, files, "--log")
+        plan = _Plan({"architecture": _name_of(architecture), **options.facts()}, sets)
+        ranks.agree("sets or options", plan.identity())
+        from nmlcli.stages.training import Training
+        from nmlcli.training.state import Crew, States
+
+        identity = plan.identity(Crew(ranks.size))
         if options.reuse and ranks.any(ranks.writer and up_to_date(out, identity, files)):
             return None
         lesson = OBJECTIVES[options.objective].open(samples, validation, architecture, options, ranks)
-        from nmlcli.stages.training import Training
-        from nmlcli.training.state import States
-
         training = Training(lesson, options, ranks)
         # Other numbers of processes may go on from a state: it is of the training without them.
-        states = None if out in (None, "-") else States(Path(f"{out}.state"), training_identity)
-        measured = training.run(identity, states, advance)
-        noise = samples.noise if OBJECTIVES[options.objective].labelled else samples.text_noise
-        model = {
-            **lesson.facts, "identity": identity, "layer": None,
-            "preprocessing": lesson.preprocessing.facts(), "seed": options.seed,
-            "objective": options.objective, "data": samples.facts(), "noise": noise,
-        }  # fmt: skip
-        extra = {"last_epoch": measured, "validation": validation and validation.facts()}
-        record = record_of(
-            samples, "checkpoint", identity, "pretrain", facts, classes=lesson.classes, noise=noise,
-            model=model, extra=extra,
-        )  # fmt: skip
+        states = States(Path(f"{out}.state"), plan.identity()) if _is_file(out) else None
+        measured = training.run(plan.identity, states, advance)
+        record = plan.record(lesson, training.crew, measured, OBJECTIVES[options.objective].labelled)
         if ranks.writer:
             _write(out, record, training.weights(), states)
     return record
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What decides a network, but for who trains it: options; the sets to train and validate on."""
+
+    facts: dict[str, Any]
+    sets: Sequence[Samples]
+
+    def identity(self, crew: "Crew | None" = None) -> str:
+        """Of the network that these processes train; without them, of the training."""
+        facts = self.facts if crew is None else self.facts | _processes(crew)
+        return identity_of("pretrain", REVISION, facts, [each.identity for each in self.sets])
+
+    def record(
+        self, lesson: Lesson, crew: "Crew", measured: Mapping[str, float], labelled: bool
+    ) -> Record:
+        """The record of the network. measured: what its last epoch showed."""
+        samples, identity, facts = self.sets[0], self.identity(crew), self.facts | _processes(crew)
+        noise = samples.noise if labelled else samples.text_noise
+        model = {
+            **lesson.facts, "identity": identity, "layer": None,
+            "preprocessing": lesson.preprocessing.facts(), "seed": facts["seed"],
+            "objective": facts["objective"], "data": samples.facts(), "noise": noise,
+        }  # fmt: skip
+        validation = self.sets[1].facts() if len(self.sets) > 1 else None
+        return record_of(
+            samples, "checkpoint", identity, "pretrain", facts, classes=lesson.classes, noise=noise,
+            model=model, extra={"last_epoch": dict(measured), "validation": validation},
+        )  # fmt: skip
+
+
+def _is_file(out: str | None) -> bool:
+    """Whether out is a file, or will be: not stdout, a pipe or a device, beside which no state lies."""
+    return out not in (None, "-") and (Path(str(out)).is_file() or not Path(str(out)).exists())
+
+
+def _processes(crew: "Crew") -> dict[str, Any]:
+    """What a record says of how many processes trained: nothing of one, a number, or since which steps
+    how many."""
+    if len(crew.shifts) > 1:
+        return {"processes": [[step, size] for step, size in crew.shifts]}
+    size = crew.shifts[0][1]
+    return {"processes": size} if size > 1 else {}
 
 
 def _write(out: str | None, record: Record, weights: Any, states: "States | None") -> None:
@@ -201,6 +244,10 @@ def _name_of(architecture: str) -> str:
 def _check(options: PretrainOptions, source: str, out: str | None) -> None:
     """Raise UsageError, before any work, where options exclude each other."""
     check_apart(out=out, log=options.log)
+    inputs = [source, options.validation, options.source.labels, options.source.captions]
+    check_out(out, inputs, suffixes=(".safetensors",))
+    check_log_place(options.log, inputs)
+    check_log(options.log)
     if (options.mixup or options.cutmix) and options.batch_size % 2:
         raise UsageError("mixup takes batches of pairs", "give an even --batch-size")
     if options.warmup_epochs >= options.epochs:
@@ -213,11 +260,8 @@ def _check(options: PretrainOptions, source: str, out: str | None) -> None:
     if options.label_smoothing == 1:
         raise UsageError("--label-smoothing 1 leaves nothing of the labels", "give a share below 1")
     _check_inputs(options, source)
-    if out in (None, "-"):
-        if options.resume:
-            raise UsageError("there is no state to resume on a pipe", "give -o FILE")
-    elif Path(str(out)).suffix.lower() != ".safetensors":
-        raise UsageError(f"a checkpoint cannot be written to {out}", "use .safetensors")
+    if options.resume and not _is_file(out):
+        raise UsageError("there is no state to resume on a pipe", "give -o FILE")
 
 
 def _check_inputs(options: PretrainOptions, source: str) -> None:
@@ -241,7 +285,12 @@ def _validation(samples: Samples, options: PretrainOptions) -> Samples | None:
     whole = replace(options.source, labels=None, captions=None, limit=None, domain=None, classes=None)
     found = open_samples(options.validation, whole)
     row = OBJECTIVES[options.objective]
-    row.check(found)
+    row.check(found, validates=True)
+    if row.labelled and options.source.classes and found.classes:
+        from nmlcli.data.overlay import select_classes
+
+        chosen = tuple(name for name in options.source.classes if name in found.classes)
+        found = select_classes(found, chosen or options.source.classes)
     if not row.labelled or found.labels is None or found.classes is None or samples.classes is None:
         return found
     labels = renumber(found.labels, found.classes, samples.classes, str(found.name))

@@ -52,10 +52,11 @@ class Classification:
         self.facts = {"name": architecture, "architecture": architecture}
 
     @staticmethod
-    def check(samples: Samples) -> None:
-        """Raise InvalidInput where a set cannot teach a classifier."""
+    def check(samples: Samples, validates: bool = False) -> None:
+        """Raise InvalidInput where a set cannot teach a classifier, or validate one."""
         if samples.labels is None or samples.classes is None:
             remedy = "lay some over it with --labels, or sort it into folders"
+            remedy = "give --val a set with labels" if validates else remedy
             raise InvalidInput(f"{samples.name} has no labels", remedy)
         outside = (samples.labels < 0) | (samples.labels >= len(samples.classes))
         if outside.any():
@@ -64,7 +65,7 @@ class Classification:
                 f"{samples.name}: sample {samples.ids[bad]} has label {samples.labels[bad]},"
                 f" outside the {len(samples.classes)} classes"
             )
-        if len(samples) < 2 or len(samples.classes) < 2:
+        if not validates and (len(samples) < 2 or len(samples.classes) < 2):
             counts = f"{len(samples)} samples of {len(samples.classes)} classes"
             raise InvalidInput(f"{samples.name} has {counts}", "two of each are the least")
 

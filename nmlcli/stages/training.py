@@ -1,33 +1,27 @@
 """A training from its first epoch to its last, between reading the set and writing the network."""
 
-import json
-import logging
-import os
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nmlcli.errors import NmlError, UsageError
+from nmlcli.errors import UsageError
 from nmlcli.models.hub import brief
 from nmlcli.models.precision import PRECISIONS, autocast, device
 from nmlcli.progress import Advance, silent
+from nmlcli.stages.epoch_log import EpochLog
 from nmlcli.stages.objectives import Lesson
 from nmlcli.training.distributed import Ranks
 from nmlcli.training.loop import Progress, fit
 from nmlcli.training.objectives import batch_norms, parts_of
 from nmlcli.training.optim import timm_optimiser, timm_schedule
-from nmlcli.training.state import Keeper, Stateful, States, check_finite
+from nmlcli.training.state import Crew, Keeper, Stateful, States, check_finite
 
 if TYPE_CHECKING:
     from nmlcli.stages.pretrain import PretrainOptions
-
-log = logging.getLogger(__name__)
 
 Measured = dict[str, float]
 
@@ -44,6 +38,7 @@ class Training:
         if options.compile:
             self.wrapped = cast(torch.nn.Module, torch.compile(self.wrapped))
         self.progress = Progress(self.device, ranks.mean)
+        self.crew = Crew(ranks.size)
         self.average: Any = None  # of the weights; it follows more closely over the first steps
         if options.ema is not None:
             from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
@@ -63,9 +58,11 @@ class Training:
         check_finite(state, "the last step")
         return state
 
-    def run(self, identity: str, states: States | None, advance: Advance) -> Measured:
-        """Train; returns the last epoch's loss and accuracies. identity: of the network, for the log;
-        states: the files to go on from."""
+    def run(
+        self, identity: Callable[["Crew"], str], states: States | None, advance: Advance
+    ) -> Measured:
+        """Train; returns the last epoch's loss and accuracies. identity: of a network that so many
+        processes trained, for the log; states: the files to go on from."""
         options, lesson, steps = self.options, self.lesson, self.lesson.steps
         optimiser = timm_optimiser(
             lesson.module, options.opt, options.rate, options.weight_decay, options.momentum,
@@ -77,13 +74,16 @@ class Training:
         )  # fmt: skip
         scaled = PRECISIONS[options.precision].scaled
         scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
-        parts: dict[str, Stateful] = {"network": lesson.module, "optimiser": optimiser}
+        parts: dict[str, Stateful] = {
+            "network": lesson.module, "optimiser": optimiser, "crew": self.crew
+        }  # fmt: skip
         parts |= {"scaler": scaler} if scaled else {}
         parts |= {"average": self.average} if self.average is not None else {}
         keeper = self._keeper(states, parts)
         shown = _Shown(self, advance if self.ranks.writer else silent)
+        self.crew.join(self.ranks.size, self.progress.step)
         lesson.hold(shown.advance)
-        record = self._log(identity)
+        record = self._log(identity(self.crew))
 
         def after_epoch(epoch: int, means: Measured) -> None:
             record.stop()
@@ -100,6 +100,7 @@ class Training:
                 around_step=keeper.step if keeper else nullcontext, after_step=self._after_step,
                 after_epoch=after_epoch, advance=shown,
             )  # fmt: skip
+        record.close()
         return shown.last
 
     def _keeper(self, states: States | None, parts: dict[str, Stateful]) -> Keeper | None:
@@ -111,7 +112,7 @@ class Training:
         keeper.start(self.options.resume)
         return keeper
 
-    def _log(self, identity: str) -> "EpochLog":
+    def _log(self, identity: str) -> EpochLog:
         """The log, from the epoch on that this training is in."""
         steps, size = self.lesson.steps, self.lesson.batch_size
         epoch = self.progress.epoch(steps)
@@ -175,41 +176,3 @@ def _compiling(asked: bool) -> Iterator[None]:
         yield
     except TorchDynamoException as error:
         raise UsageError(f"torch cannot compile here: {brief(error)}", "leave out --compile") from error
-
-
-class EpochLog:
-    """A JSON line for each epoch, on the disk before the next one begins. Lines of epochs that are run
-    again are dropped. images: of an epoch; left: of those, what is left of the first one."""
-
-    def __init__(self, name: str | None, identity: str, start: int, left: int, images: int) -> None:
-        self.path = None if name is None else Path(name)
-        self.facts = {"kind": "epoch", "backbone_identity": identity}
-        self.images, self.left = images, left
-        self.since, self.seconds = time.monotonic(), 0.0
-        if self.path is None:
-            return
-        try:
-            lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-            self.path.touch()
-            if len(lines) > start:
-                os.truncate(self.path, sum(map(len, lines[:start])))
-        except OSError as error:
-            raise NmlError(f"cannot write the log {self.path}: {error}") from error
-
-    def stop(self) -> None:
-        """The epoch's training is over; what comes now until the next one is not its time."""
-        self.seconds = time.monotonic() - self.since
-
-    def write(self, epoch: int, lr: float, means: Measured) -> None:
-        """Append the line of an epoch, counted from 1, with its speed."""
-        speed = round(self.left / self.seconds, 1)
-        values = {"images_per_second": speed, "seconds": round(self.seconds, 3)}
-        line = json.dumps({**self.facts, "epoch": epoch, **means, "lr": lr, **values})
-        log.debug("epoch %d: %s", epoch, line)
-        if self.path is not None:
-            with self.path.open("a") as file:
-                file.write(line + "\n")
-                file.flush()
-                if self.path.is_file():  # no pipe
-                    os.fsync(file.fileno())
-        self.left, self.since = self.images, time.monotonic()

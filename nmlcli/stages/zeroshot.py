@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nmlcli.errors import InvalidInput, UsageError
+from nmlcli.errors import InvalidInput, UsageError, first
 from nmlcli.models.schemes import Network, Wanted, identify_network, open_network, takes
 from nmlcli.products.formats import write_head
 from nmlcli.products.head import Float32, Head
@@ -78,8 +78,8 @@ def zeroshot(
     )  # fmt: skip
     bias = np.zeros(len(names), dtype=np.float32)
     write_head(out, Head(record, ((weight, bias),), None, None, out or "stdout"))
-    told = "%s: %s, %d classes by %d templates"
-    log.info(told, out or "stdout", METHOD, len(names), len(sentences))
+    count = f"{len(sentences)} template{'s' * (len(sentences) > 1)}"
+    log.info("%s: %s, %d classes by %s", out or "stdout", METHOD, len(names), count)
     return record
 
 
@@ -116,7 +116,19 @@ def read_class_names(source: str) -> Names:
         known.append(each)
     if len(names) < 2:
         raise InvalidInput(f"{table.source} names {len(names)} class", "give two or more")
+    _warn_of_twins(names, table.source)
     return {name: sorted(names[name]) for name in sorted(names)}
+
+
+def _warn_of_twins(names: Names, source: str) -> None:
+    """Remark that words stand for several classes, which they cannot tell apart."""
+    classes: dict[str, list[str]] = {}
+    for name, words in names.items():
+        for each in words:
+            classes.setdefault(each, []).append(name)
+    for each, named in classes.items():
+        if len(named) > 1:
+            log.warning("%s: %r stands for %d classes: %s", source, each, len(named), first(named))
 
 
 def read_templates(source: str) -> list[str]:

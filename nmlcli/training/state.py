@@ -158,6 +158,28 @@ def check_finite(weights: Mapping[str, Tensor], when: str) -> None:
         raise NotFinite(f"the weights are not finite after {when} ({first(broken)})")
 
 
+class Crew:
+    """How many processes trained, and since which step: [(0, 2), (35, 1)] where two of them left after
+    35 steps to one. Batch norm and the order of sums depend on it."""
+
+    def __init__(self, size: int) -> None:
+        self.shifts = [(0, size)]
+
+    def join(self, size: int, step: int) -> None:
+        """So many train from this step on."""
+        self.shifts = [shift for shift in self.shifts if shift[0] < step]  # others took no step
+        if not self.shifts or self.shifts[-1][1] != size:
+            self.shifts.append((step, size))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The shifts."""
+        return {"shifts": self.shifts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what state_dict gave."""
+        self.shifts = [(int(step), int(size)) for step, size in state["shifts"]]
+
+
 class Keeper:
     """Saves the state of a training: when it is interrupted, after each epoch, every so many seconds.
 
@@ -215,7 +237,8 @@ class Keeper:
                 if not self.ranks.writer:
                     raise
                 good = f"{self.states.path} is the last good state, after {_steps(self.saved)}"
-                raise NmlError(error.wrong, f"{error.remedy}; {good}") from error
+                remedy = f"{error.remedy}, and start anew; {good}, of these options"
+                raise NmlError(error.wrong, remedy) from error
 
     @contextmanager
     def step(self) -> Iterator[None]:

@@ -135,6 +135,7 @@ def test_errors_of_names(tmp_path):
 
     (tmp_path / "x.csv").write_text("id,label\n1,2\n")
     (tmp_path / "x.pt").write_bytes(b"x")
+    (tmp_path / "x.safetensors.state").write_bytes(b"x")
     (tmp_path / "x.safetensors").write_bytes(b"\x89HDF\r\n\x1a\n")
     (tmp_path / "foreign.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
     assert message("y.h5") == "y.h5: no such file"
@@ -143,6 +144,8 @@ def test_errors_of_names(tmp_path):
     assert message("x.tsv") == "x.tsv holds a table, not features"
     assert message("x.csv", read_head) == "x.csv holds a table, not a head"
     assert message("x.pt") == "x.pt is no product: those end in .safetensors, .h5, .hdf5"
+    hint = "it may be what `nml pretrain --resume` goes on from"
+    assert message("x.safetensors.state") == f"x.safetensors.state is no product: {hint}"
     assert message("x.safetensors").startswith("x.safetensors is HDF5, not safetensors")
     assert message("foreign.safetensors") == "foreign.safetensors has no features: it holds nothing"
     assert message("foreign.safetensors", read_head).startswith("foreign.safetensors has no nml record")

@@ -192,7 +192,12 @@ def test_other_metrics_have_no_interval():
     ("lines", "options", "error", "words"),
     [
         ([], {}, InvalidInput, "no result lines"),
-        ([{"kind": "spectrum"}], {}, InvalidInput, "no result lines"),
+        (
+            [{"kind": "epoch"}],
+            {},
+            InvalidInput,
+            "no result lines to report, which other lines go along",
+        ),
         ([result(0.8)], {"by": ("tusk",)}, UsageError, "no line has the key 'tusk'"),
         ([result(0.8)], {"metric": "acuracy"}, UsageError, "no line has a number for 'acuracy'"),
     ],

@@ -234,7 +234,7 @@ def test_ordinary_and_averaged_weights_differ():
     options = replace(OPTIONS, ema=0.9, epochs=2)
     lesson = OBJECTIVES["supervised"].open(samples, None, "test_resnet", options, Ranks())
     training = Training(lesson, options, Ranks())
-    training.run("x", None, lambda *_, **__: None)
+    training.run(lambda crew: "x", None, lambda *_, **__: None)
     plain, kept = lesson.module.state_dict(), training.weights()
     assert plain.keys() == kept.keys()
     assert not torch.equal(plain["fc.weight"], kept["fc.weight"])

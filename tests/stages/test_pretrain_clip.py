@@ -160,7 +160,7 @@ def test_the_logit_scale_stays_between_1_and_100(folder):
     for start, end in ((50.0, math.log(100)), (-3.0, 0.0)):
         lesson = opened(folder, options, rows=BATCH)
         lesson.module.logit_scale.data.fill_(start)
-        Training(lesson, options, Ranks()).run("x", None, lambda *_, **__: None)
+        Training(lesson, options, Ranks()).run(lambda crew: "x", None, lambda *_, **__: None)
         assert lesson.module.logit_scale.item() == pytest.approx(end, abs=1e-6)
 
 

@@ -44,7 +44,7 @@ def opened(options, architecture="test_vit", ranks=None, rows=48):
 def trained(options, architecture="test_vit"):
     """The weights that are kept, and what was told last."""
     training = Training(opened(options, architecture), options, Ranks())
-    told = training.run("x", None, lambda *_, **__: None)
+    told = training.run(lambda crew: "x", None, lambda *_, **__: None)
     return training.weights(), told
 
 
@@ -115,7 +115,7 @@ def test_the_average_follows_closely_at_first(monkeypatch):
         lesson, "after_step", lambda: seen.append(lesson.module.head.weight.detach().clone())
     )
     training = Training(lesson, options, Ranks())
-    training.run("x", None, lambda *_, **__: None)
+    training.run(lambda crew: "x", None, lambda *_, **__: None)
     average = torch.zeros_like(seen[0])
     for step, weight in enumerate(seen):
         kept = min(0.6, 1 - (1 + step) ** (-2 / 3))
@@ -542,7 +542,7 @@ def test_a_validation_is_of_the_first_processs_statistics():
         options = replace(OPTIONS, epochs=1, **more)
         lesson = OBJECTIVES["supervised"].open(samples, samples, "test_resnet", options, Ranks())
         training = Training(lesson, options, Watched())
-        measured = training.run("x", None, lambda *_, **__: None)
+        measured = training.run(lambda crew: "x", None, lambda *_, **__: None)
         assert told.pop() is training.kept
         assert training.weights()["bn1.running_mean"].unique().tolist() == [3.0]
         assert lesson.validate(training.kept)["val_loss"] == measured["val_loss"]

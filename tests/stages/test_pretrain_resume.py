@@ -350,9 +350,9 @@ def test_a_loss_that_is_not_finite_names_the_last_good_state(tmp_path, plain, mo
         return broken
 
     monkeypatch.setattr(lesson, "supervised", supervised)
-    words = rf"the loss of step 11 is nan: lower .*; {tmp_path}/a\.safetensors\.state is the last good"
+    words = rf"step 11 is nan: lower .* start anew; {tmp_path}/a\.safetensors\.state is the last good"
     for every, good in ((0.0, 11), (1000.0, 8)):
-        with pytest.raises(NmlError, match=f"{words} state, after {good} steps$"):
+        with pytest.raises(NmlError, match=f"{words} state, after {good} steps, of these options$"):
             run(tmp_path, replace(plain, save_every=every))
         kept = torch.load(tmp_path / "a.safetensors.state", weights_only=True)["parts"]
         assert kept["progress"]["step"] == good

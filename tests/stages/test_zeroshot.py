@@ -208,6 +208,14 @@ def test_names_in_any_form_and_order(tmp_path: Path, suffix: str) -> None:
     assert read_class_names(path) == {"a": ["y"], "b": ["x"]}
 
 
+def test_words_for_two_classes_are_remarked_on(tmp_path, caplog):
+    path = table(tmp_path, [("crane", "crane"), ("machine", "crane"), ("machine", "hoist"), ("z", "z")])
+    assert read_class_names(path)["machine"] == ["crane", "hoist"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: 'crane' stands for 2 classes: crane, machine"
+    ]
+
+
 def test_the_names_of_tiny_imagenet(shared_data: Path) -> None:
     names = read_class_names(str(shared_data / "tiny-imagenet-100" / "classes.tsv"))
     assert len(names) == 100

@@ -17,7 +17,7 @@ from nmlcli.errors import InvalidInput, NmlError, Terminated
 from nmlcli.training import state
 from nmlcli.training.distributed import Ranks
 from nmlcli.training.loop import NotFinite, Progress
-from nmlcli.training.state import Keeper, States
+from nmlcli.training.state import Crew, Keeper, States
 
 
 def parts(seed):
@@ -342,7 +342,8 @@ def test_a_state_is_saved_after_each_epoch_and_when_it_is_time(keeper, monkeypat
 
 def test_a_state_that_is_not_finite_is_not_saved(keeper):
     keeper.every = 0.0
-    with pytest.raises(NmlError, match=r"the loss of step 1 is nan: .*state, after 1 step$"):  # noqa: SIM117
+    said = r"the loss of step 1 is nan: .*state, after 1 step, of these options$"
+    with pytest.raises(NmlError, match=said):  # noqa: SIM117
         with keeper.keeping():
             take_step(keeper)
             with keeper.step():
@@ -353,7 +354,8 @@ def test_a_state_that_is_not_finite_is_not_saved(keeper):
 def test_weights_that_are_not_finite_are_not_saved(keeper):
     keeper.every = 0.0
     network = keeper.parts["network"]
-    with pytest.raises(NmlError, match=r"not finite after 2 steps \(bias\): .*, after 1 step$"):  # noqa: SIM117
+    said = r"not finite after 2 steps \(bias\): .*, after 1 step, of these options$"
+    with pytest.raises(NmlError, match=said):  # noqa: SIM117
         with keeper.keeping():
             take_step(keeper)
             take_step(keeper, lambda: network.bias.data.fill_(torch.inf))
@@ -467,3 +469,18 @@ def test_only_the_process_that_saves_names_a_state(states):
         keeper.progress.add({"loss": torch.tensor(torch.nan)})
         keeper.progress.means()
     assert "state" not in str(caught.value)
+
+
+def test_a_crew_tells_since_which_step_how_many_train():
+    crew = Crew(2)
+    crew.join(2, 0)
+    assert crew.shifts == [(0, 2)]
+    crew.join(1, 35)
+    crew.join(1, 40)
+    taken = Crew(3)
+    taken.load_state_dict(crew.state_dict())
+    assert taken.shifts == [(0, 2), (35, 1)]
+    taken.join(3, 35)  # those before took no step
+    assert taken.shifts == [(0, 2), (35, 3)]
+    taken.join(2, 35)
+    assert taken.shifts == [(0, 2)]

@@ -1,0 +1,101 @@
+"""The log of a training: a JSON line for each epoch, in a file or to whoever reads a pipe."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from nmlcli.errors import NmlError, UsageError
+
+log = logging.getLogger(__name__)
+
+_KIND = "epoch"
+
+
+def check_log(name: str | None) -> None:
+    """Raise UsageError for a file that holds anything but such a log, of which lines may go."""
+    path = Path(name or "")
+    if name is None or not path.is_file():
+        return
+    with _told(path):
+        lines = path.read_bytes().splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith(b"\n")]  # the last one may be cut short
+    if len(lines) > len(whole) + 1 or not all(map(_is_epoch, whole)) or (lines and not whole):
+        raise UsageError(f"--log {name} would overwrite what is no log of epochs", "give another name")
+
+
+def _is_epoch(line: bytes) -> bool:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and value.get("kind") == _KIND
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Whatever stops the log from being written, as an error that names it."""
+    try:
+        yield
+    except OSError as error:
+        wrong = f"cannot write the log {path}: {error.strerror or error}"
+        raise NmlError(wrong, "make room for it, or give another name") from error
+
+
+class EpochLog:
+    """A JSON line for each epoch, on the disk before the next one begins. Lines of epochs that are run
+    again are dropped, but from a pipe or a device. images: of an epoch; left: of those, what is left of
+    the first one."""
+
+    def __init__(self, name: str | None, identity: str, start: int, left: int, images: int) -> None:
+        self.path = None if name is None else Path(name)
+        self.facts = {"kind": _KIND, "backbone_identity": identity}
+        self.images, self.left = images, left
+        self.since, self.seconds = time.monotonic(), 0.0
+        self._pipe: IO[str] | None = None
+        if self.path is None:
+            return
+        with _told(self.path):
+            if self.path.exists() and not self.path.is_file():
+                self._pipe = self.path.open("a")  # once: whoever reads it takes a close for the end
+                return
+            lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+            self.path.touch()
+            if len(lines) > start:
+                os.truncate(self.path, sum(map(len, lines[:start])))
+
+    def stop(self) -> None:
+        """The epoch's training is over; what comes now until the next one is not its time."""
+        self.seconds = time.monotonic() - self.since
+
+    def write(self, epoch: int, lr: float, means: Mapping[str, float]) -> None:
+        """Append the line of an epoch, counted from 1, with its speed. Raises NmlError where it cannot
+        be written."""
+        speed = round(self.left / self.seconds, 1)
+        values = {"images_per_second": speed, "seconds": round(self.seconds, 3)}
+        line = json.dumps({**self.facts, "epoch": epoch, **means, "lr": lr, **values})
+        log.debug("epoch %d: %s", epoch, line)
+        if self.path is not None:
+            with _told(self.path):
+                self._append(self.path, f"{line}\n")
+        self.left, self.since = self.images, time.monotonic()
+
+    def close(self) -> None:
+        """Let go of a pipe, whose reader takes that for the end."""
+        if self._pipe is not None:
+            with suppress(OSError):  # told when the line was written
+                self._pipe.close()
+
+    def _append(self, path: Path, line: str) -> None:
+        if self._pipe is not None:
+            self._pipe.write(line)
+            self._pipe.flush()
+            return
+        with path.open("a") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
