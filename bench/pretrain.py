@@ -46,7 +46,7 @@ from nmlcli.models.networks import build
 from nmlcli.models.preprocessing import of_timm
 from nmlcli.progress import silent
 from nmlcli.stages.objectives import OBJECTIVES
-from nmlcli.stages.pretrain import PretrainOptions, settled
+from nmlcli.stages.pretrain_options import PretrainOptions, settled
 from nmlcli.stages.training import Training
 from nmlcli.training.distributed import Ranks
 from nmlcli.training.optim import timm_optimiser

@@ -176,7 +176,7 @@ def pretrain(
         _tell(recipe, data)
         return
     from nmlcli.stages.pretrain import pretrain as run
-    from nmlcli.stages.pretrain import settled
+    from nmlcli.stages.pretrain_options import settled
 
     own = {name: given[name] for name in OPTIONS if given.get(name) is not None}
     usual = {**_recipe(recipe)}

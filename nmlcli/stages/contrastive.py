@@ -23,7 +23,7 @@ from nmlcli.training.loop import Piece
 from nmlcli.training.objectives import Pairs, contrastive
 
 if TYPE_CHECKING:
-    from nmlcli.stages.pretrain import PretrainOptions
+    from nmlcli.stages.pretrain_options import PretrainOptions
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from nmlcli.training.augmentation import AUGMENTATIONS, Draws
 from nmlcli.training.distributed import Ranks
 
 if TYPE_CHECKING:
-    from nmlcli.stages.pretrain import PretrainOptions
+    from nmlcli.stages.pretrain_options import PretrainOptions
 
 
 class Feed:

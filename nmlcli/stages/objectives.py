@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nmlcli.data.samples import Samples
     from nmlcli.models.preprocessing import Preprocessing
     from nmlcli.progress import Advance
-    from nmlcli.stages.pretrain import PretrainOptions
+    from nmlcli.stages.pretrain_options import PretrainOptions
     from nmlcli.training.distributed import Ranks
     from nmlcli.training.loop import Piece
 

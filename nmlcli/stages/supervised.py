@@ -20,7 +20,7 @@ from nmlcli.training.loop import Piece
 from nmlcli.training.objectives import Examples, Mixer, parts_of, supervised
 
 if TYPE_CHECKING:
-    from nmlcli.stages.pretrain import PretrainOptions
+    from nmlcli.stages.pretrain_options import PretrainOptions
 
 _BLOCK = 512  # images of a validation batch
 

@@ -21,7 +21,7 @@ from nmlcli.training.optim import timm_optimiser, timm_schedule
 from nmlcli.training.state import Crew, Keeper, Stateful, States, check_finite
 
 if TYPE_CHECKING:
-    from nmlcli.stages.pretrain import PretrainOptions
+    from nmlcli.stages.pretrain_options import PretrainOptions
 
 Measured = dict[str, float]
 

@@ -22,7 +22,8 @@ from nmlcli.products.checkpoint import Checkpoint
 from nmlcli.products.formats import read_checkpoint, read_features, write_checkpoint
 from nmlcli.stages.embed import EmbedOptions, embed
 from nmlcli.stages.inputs import check_parts
-from nmlcli.stages.pretrain import PretrainOptions, pretrain
+from nmlcli.stages.pretrain import pretrain
+from nmlcli.stages.pretrain_options import PretrainOptions
 
 DATA = "builtin:shapes:val"
 OPTIONS = EmbedOptions(source=SourceOptions(limit=40), workers=0)

@@ -168,7 +168,8 @@ def trained(tmp_path_factory: Any) -> tuple[str, str]:
     """A network of timm after an epoch, and the features it makes of another set."""
     from nmlcli.data.sources import SourceOptions
     from nmlcli.stages.embed import EmbedOptions, embed
-    from nmlcli.stages.pretrain import PretrainOptions, pretrain
+    from nmlcli.stages.pretrain import pretrain
+    from nmlcli.stages.pretrain_options import PretrainOptions
 
     folder = tmp_path_factory.mktemp("trained")
     network, features = str(folder / "net.safetensors"), str(folder / "test.h5")

@@ -13,7 +13,8 @@ from nmlcli.data.sources import SourceOptions, open_samples
 from nmlcli.errors import InvalidInput, NmlError, Terminated, UsageError
 from nmlcli.products.formats import read_checkpoint
 from nmlcli.stages.objectives import OBJECTIVES
-from nmlcli.stages.pretrain import PretrainOptions, pretrain
+from nmlcli.stages.pretrain import pretrain
+from nmlcli.stages.pretrain_options import PretrainOptions
 from nmlcli.stages.training import Training
 from nmlcli.training.augmentation import Strength
 from nmlcli.training.distributed import Ranks

@@ -20,7 +20,8 @@ from nmlcli.numerics.contrastive import contrastive_loss
 from nmlcli.products.formats import read_checkpoint
 from nmlcli.stages import contrastive as stage
 from nmlcli.stages.objectives import OBJECTIVES
-from nmlcli.stages.pretrain import pretrain, settled
+from nmlcli.stages.pretrain import pretrain
+from nmlcli.stages.pretrain_options import settled
 from nmlcli.stages.training import Training
 from nmlcli.training.distributed import Ranks
 

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from nmlcli.products.formats import read_checkpoint
-from nmlcli.stages.pretrain import PretrainOptions, pretrain
+from nmlcli.stages.pretrain import pretrain
+from nmlcli.stages.pretrain_options import PretrainOptions
 
 pytestmark = pytest.mark.process
 

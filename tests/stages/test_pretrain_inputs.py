@@ -12,7 +12,8 @@ from nmlcli.cli.main import run
 from nmlcli.errors import InvalidInput, UsageError
 from nmlcli.products.formats import read_checkpoint
 from nmlcli.stages.classifier import open_head
-from nmlcli.stages.pretrain import pretrain, settled
+from nmlcli.stages.pretrain import pretrain
+from nmlcli.stages.pretrain_options import settled
 
 SMALL = ["-a", "test_vit", "--size", "32", "--epochs", "1", "--batch-size", "4", "--workers", "0", "-q"]
 CONFIG = {

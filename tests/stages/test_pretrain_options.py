@@ -18,7 +18,8 @@ from nmlcli.products.formats import read_checkpoint
 from nmlcli.stages import supervised
 from nmlcli.stages import training as stage
 from nmlcli.stages.objectives import OBJECTIVES
-from nmlcli.stages.pretrain import PretrainOptions, pretrain, settled
+from nmlcli.stages.pretrain import pretrain
+from nmlcli.stages.pretrain_options import PretrainOptions, settled
 from nmlcli.stages.training import Training
 from nmlcli.training.distributed import Ranks
 from nmlcli.training.loop import fit

@@ -19,7 +19,8 @@ from nmlcli.errors import NmlError, Terminated
 from nmlcli.stages import pretrain as stage
 from nmlcli.stages import supervised as lesson
 from nmlcli.stages import training
-from nmlcli.stages.pretrain import PretrainOptions, pretrain
+from nmlcli.stages.pretrain import pretrain
+from nmlcli.stages.pretrain_options import PretrainOptions
 from nmlcli.training.augmentation import Strength
 
 TRAIN = "builtin:shapes:train"

@@ -18,7 +18,7 @@ from nmlcli import keyed
 from nmlcli.models.clip import build_clip
 from nmlcli.models.precision import PRECISIONS
 from nmlcli.stages.objectives import OBJECTIVES
-from nmlcli.stages.pretrain import PretrainOptions
+from nmlcli.stages.pretrain_options import PretrainOptions
 from nmlcli.training.augmentation import Draws, Geometry, Strength
 from nmlcli.training.optim import timm_optimiser, timm_schedule
 from nmlcli.training.pixels import RandomCrops
