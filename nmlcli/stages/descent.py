@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from nmlcli.errors import NmlError
 from nmlcli.products.results import to_json
 from nmlcli.progress import Advance, shifted
+from nmlcli.stages.epoch_log import writing
 from nmlcli.stages.selection import Candidate, Outcome, Tried
 from nmlcli.stages.splits import Portion, gathered
 from nmlcli.training.loop import Means, NotFinite
@@ -23,6 +25,7 @@ from nmlcli.tuning.probes import Probe, together, train_together
 log = logging.getLogger(__name__)
 
 Run = tuple[Candidate, int]  # with the seed
+_LOGGED = {"loss": "criterion"}  # what a log calls a knob, since its loss is a number
 
 
 class Descent:
@@ -70,13 +73,14 @@ class Descent:
         done, total = 0, self.steps(candidates, seeds)
         runs = [(candidate, seed) for candidate in candidates for seed in seeds]
         settings = [candidate.settings for candidate, _ in runs]
-        for part in together(settings, self.features.shape[1], self.classes):
+        for part in together(settings, self.rows, self.features.shape[1], self.classes):
             own = shifted(up, done, total)
             for (candidate, seed), found in zip(runs[part], self._found(runs[part], own), strict=True):
                 if isinstance(found, NmlError):
                     if len(candidates) == 1:
                         raise found
-                    log.warning("%s: %s", described(candidate), found.wrong)
+                    which = f", seed {seed}" if len(seeds) > 1 else ""
+                    log.warning("%s%s: %s", described(candidate), which, found.wrong)
                 yield candidate, seed, found if isinstance(found, Outcome) else None
                 done += self._steps(candidate, self.rows)
 
@@ -107,10 +111,11 @@ class Descent:
             up(done, total, method=f"{runs[0][0].method} × {len(runs)}", **values)
 
         probes = [Probe(w.head, w.candidate.settings, w.seed) for w in watches]
-        train_together(
-            probes, self.features[: self.rows], self.labels[: self.rows],
-            transition=self.transition, after_epoch=after_epoch, advance=advance,
-        )  # fmt: skip
+        with suppress(NotFinite):  # of all of them: each watch knows its own
+            train_together(
+                probes, self.features[: self.rows], self.labels[: self.rows],
+                transition=self.transition, after_epoch=after_epoch, advance=advance,
+            )  # fmt: skip
         return [watch.failure or Outcome(*watch.head.folded(), watch.last) for watch in watches]
 
     def _watch(self, candidate: Candidate, seed: int, rows: int, up: Advance) -> "_Watch":
@@ -156,11 +161,13 @@ class _Watch:
         if self.held_out is not None:
             self.last["val_accuracy"], self.last["val_loss"] = assess(self.head, *self.held_out)
         if self.journal is not None:
-            named = {"method": self.candidate.method, **self.candidate.point, "seed": self.seed}
+            point = {_LOGGED.get(knob, knob): value for knob, value in self.candidate.point.items()}
+            named = {"method": self.candidate.method, **point, "seed": self.seed}
             again = {"refit": True} if self.refit else {}
             line = {**named, **again, "epoch": epoch + 1, **self.last}
-            self.journal.write(f"{to_json(line)}\n")
-            self.journal.flush()
+            with writing(self.journal.name):
+                self.journal.write(f"{to_json(line)}\n")
+                self.journal.flush()
 
     def advance(self, done: int, total: int | None, **values: float | str) -> None:
         held_out = {name: self.last[name] for name in ("val_accuracy",) if name in self.last}

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -13,37 +13,58 @@ from nmlcli.errors import NmlError, UsageError
 
 log = logging.getLogger(__name__)
 
-_KIND = "epoch"
+_START = b'{"kind": "epoch"'  # of each line
 
 
-def check_log(name: str | None) -> None:
-    """Raise UsageError for a file that holds anything but such a log, of which lines may go."""
+def check_log(name: str | None, start: bytes = _START) -> None:
+    """Raise UsageError for a file that holds anything but a log, whose lines begin so: it would go."""
     path = Path(name or "")
     if name is None or not path.is_file():
         return
-    with _told(path):
+    with writing(path):
         lines = path.read_bytes().splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith(b"\n")]  # the last one may be cut short
-    if len(lines) > len(whole) + 1 or not all(map(_is_epoch, whole)) or (lines and not whole):
+    # A line may be cut short, as what wrote it was killed.
+    if any(not line.startswith(start[: len(line)] if n == len(lines) else start)
+           for n, line in enumerate(lines, 1)):  # fmt: skip
         raise UsageError(f"--log {name} would overwrite what is no log of epochs", "give another name")
 
 
-def _is_epoch(line: bytes) -> bool:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(value, dict) and value.get("kind") == _KIND
-
-
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Whatever stops the log from being written, as an error that names it."""
+def writing(path: str | Path) -> Iterator[None]:
+    """Around reading and writing a log: what stops it is an error that names it."""
     try:
         yield
     except OSError as error:
         wrong = f"cannot write the log {path}: {error.strerror or error}"
-        raise NmlError(wrong, "make room for it, or give another name") from error
+        remedy = "make room for it, or give another name"
+        left = isinstance(error, BrokenPipeError)
+        raise NmlError(wrong, "who read it has left" if left else remedy) from error
+
+
+@contextmanager
+def opened(name: str) -> Iterator[IO[str]]:
+    """A log that is written anew, for as long as it takes."""
+    with writing(name):
+        file = Path(name).open("w")  # noqa: SIM115
+    try:
+        yield file
+    finally:
+        with writing(name):  # what could not be written is tried once more
+            file.close()
+
+
+def _before(lines: Iterable[bytes], start: int) -> int:
+    """The length in bytes of the first lines, whole and of epochs up to start, counted from 1."""
+    length = 0
+    for line in lines:
+        try:
+            epoch = json.loads(line)["epoch"] if line.endswith(b"\n") else None
+        except (ValueError, KeyError, TypeError):
+            break
+        if not isinstance(epoch, int) or epoch > start:
+            break
+        length += len(line)
+    return length
 
 
 class EpochLog:
@@ -53,20 +74,20 @@ class EpochLog:
 
     def __init__(self, name: str | None, identity: str, start: int, left: int, images: int) -> None:
         self.path = None if name is None else Path(name)
-        self.facts = {"kind": _KIND, "backbone_identity": identity}
+        self.facts = {"kind": "epoch", "backbone_identity": identity}
         self.images, self.left = images, left
         self.since, self.seconds = time.monotonic(), 0.0
         self._pipe: IO[str] | None = None
         if self.path is None:
             return
-        with _told(self.path):
+        with writing(self.path):
             if self.path.exists() and not self.path.is_file():
                 self._pipe = self.path.open("a")  # once: whoever reads it takes a close for the end
                 return
             lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
             self.path.touch()
-            if len(lines) > start:
-                os.truncate(self.path, sum(map(len, lines[:start])))
+            if (kept := _before(lines, start)) < sum(map(len, lines)):
+                os.truncate(self.path, kept)
 
     def stop(self) -> None:
         """The epoch's training is over; what comes now until the next one is not its time."""
@@ -80,7 +101,7 @@ class EpochLog:
         line = json.dumps({**self.facts, "epoch": epoch, **means, "lr": lr, **values})
         log.debug("epoch %d: %s", epoch, line)
         if self.path is not None:
-            with _told(self.path):
+            with writing(self.path):
                 self._append(self.path, f"{line}\n")
         self.left, self.since = self.images, time.monotonic()
 

@@ -13,6 +13,7 @@ from nmlcli.numerics.logistic import Fitted, path
 from nmlcli.numerics.rows import Blocks, Overflow, Rows
 from nmlcli.products.results import to_json
 from nmlcli.progress import Advance
+from nmlcli.stages.epoch_log import writing
 from nmlcli.stages.selection import Candidate, Outcome, Tried
 from nmlcli.stages.splits import Float32, Numbers, Portion, gathered
 
@@ -134,8 +135,9 @@ class FullBatch:
                 "method": candidate.method, "l2": fitted.l2, "iterations": fitted.iterations,
                 "passes": fitted.evaluations, "gradient": fitted.gradient, "ended": fitted.reason,
             }  # fmt: skip
-            self.journal.write(f"{to_json({**facts, **means})}\n")
-            self.journal.flush()
+            with writing(self.journal.name):
+                self.journal.write(f"{to_json({**facts, **means})}\n")
+                self.journal.flush()
 
 
 def _outcome(fitted: Fitted, means: dict[str, float]) -> Outcome:

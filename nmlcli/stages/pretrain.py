@@ -149,6 +149,8 @@ def _check(options: PretrainOptions, source: str, out: str | None) -> None:
     check_out(out, inputs, suffixes=(".safetensors",))
     check_log_place(options.log, inputs)
     check_log(options.log)
+    if options.log in (f"{out}.state", f"{out}.state.previous"):
+        raise UsageError(f"--log {options.log} is the file of a state", "give another name")
     if (options.mixup or options.cutmix) and options.batch_size % 2:
         raise UsageError("mixup takes batches of pairs", "give an even --batch-size")
     if options.warmup_epochs >= options.epochs:

@@ -16,6 +16,7 @@ from nmlcli.products.formats import read_features, read_record, write_head
 from nmlcli.products.head import Head
 from nmlcli.progress import Advance, shifted, silent
 from nmlcli.provenance import Record
+from nmlcli.stages.epoch_log import check_log, opened
 from nmlcli.stages.head_records import Origin
 from nmlcli.stages.inputs import LabelledSet, check_network, check_stdin, labels_of, open_labelled
 from nmlcli.stages.outputs import (
@@ -93,6 +94,7 @@ def tune(
     scale = _parsed_scale(options.scale)
     folder = _folder(out, options)
     check_log_place(options.log, files)  # which may go to the folder too
+    check_log(options.log, b'{"method": ')
     whole = open_labelled(sources, options.labels)
     origin = _origin(whole, options)
     groups = _groups(out, folder, origin, options)
@@ -263,7 +265,7 @@ def _tune(
     """Tune and write the heads of all groups; returns their records by identity."""
     made: dict[str, Record] = {}
     with ExitStack() as stack:
-        journal = stack.enter_context(Path(options.log).open("w")) if options.log else None
+        journal = stack.enter_context(opened(options.log)) if options.log else None
         trainer = _TRAINERS[options.solver](origin, journal)
         factor = _factor(scale, trainer.mean_square)
         if factor is not None:

@@ -4,6 +4,7 @@ A step of one linear probe costs more in calls than in arithmetic. Heads with la
 nothing by this and are `heads.train`'s business.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,15 +17,16 @@ from torch.nn import functional as F
 
 from nmlcli import keyed
 from nmlcli.progress import Advance, silent
-from nmlcli.training.loop import Means, Scalars, fit
+from nmlcli.training.loop import Means, NotFinite, Scalars, fit
 from nmlcli.tuning.criteria import LOSSES, Circumstances
 from nmlcli.tuning.heads import SCHEDULES, TrainableHead, steps_per_epoch
 from nmlcli.tuning.presets import Settings
 
 Batches = list[tuple[Tensor, Tensor, Tensor]]  # of each seed: features [B, D], labels, rows' numbers
 
-# Weights of a classifier from which on its products outweigh the calls, and of all in a step.
-_LARGE, _MANY = 1 << 16, 1 << 20
+# Weights of a classifier from which on its products outweigh the calls, and of all in a step; numbers
+# that losses may remember of rows.
+_LARGE, _MANY, _REMEMBERED = 1 << 16, 1 << 20, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,18 @@ class Probe:
     seed: int
 
 
-def together(settings: Sequence[Settings], width: int, classes: int) -> Iterator[slice]:
+def together(settings: Sequence[Settings], rows: int, width: int, classes: int) -> Iterator[slice]:
     """Cut heads in a row into runs to tune at once: linear probes with equal batches and epochs.
 
-    width: D. classes: C. Whatever else gains nothing is a run of its own.
+    rows: N. width: D. classes: C. Whatever else gains nothing is a run of its own.
     """
     weights = width * classes
-    most = max(1, _MANY // weights) if weights < _LARGE else 1
     start = 0
     for end in range(1, len(settings) + 1):
-        full = end - start == most or settings[start].layers > 0
+        most = _MANY // weights if weights < _LARGE and not settings[start].layers else 1
+        if LOSSES[settings[start].loss].by_row:
+            most = min(most, _REMEMBERED // (rows * classes))
+        full = end - start >= most
         if full or end == len(settings) or _shape(settings[end]) != _shape(settings[start]):
             yield slice(start, end)
             start = end
@@ -64,7 +68,7 @@ def train_together(
 
     Each comes out as from `heads.train`: to the byte where no other has its seed, else but for the
     order of sums in a shared product. after_epoch gets the means of each; a probe whose loss is not
-    finite does not move the others.
+    finite does not move the others. Raises NotFinite where that is so of all.
     """
     settings = probes[0].settings
     steps = steps_per_epoch(len(features), settings.batch_size)
@@ -92,12 +96,14 @@ def train_together(
 
     def each(epoch: int, means: Means) -> None:
         if after_epoch is not None:
-            after_epoch(epoch, [_own(means, number) for number in range(len(probes))])
+            after_epoch(epoch, _split(means, len(probes)))
+        if not _finite_losses(means, len(probes)):
+            raise NotFinite(f"no loss of epoch {epoch + 1} is finite")
 
     def shown(done: int, total: int | None, **values: float | str) -> None:
-        loss = values.get("loss", "")
-        own = loss / len(probes) if isinstance(loss, float) else loss
-        advance(len(probes) * done, total and len(probes) * total, loss=own)
+        kept = _finite_losses(values, len(probes))
+        mean = sum(kept) / len(kept) if kept else math.nan
+        advance(len(probes) * done, total and len(probes) * total, loss=mean)
 
     optimiser = torch.optim.AdamW(_groups(probes), fused=True)
     fit(
@@ -109,7 +115,8 @@ def train_together(
 
 def _shape(settings: Settings) -> tuple[object, ...]:
     """What heads have to have in common."""
-    return settings.layers, settings.batch_size, settings.epochs, settings.schedule
+    remembers = LOSSES[settings.loss].by_row
+    return settings.layers, settings.batch_size, settings.epochs, settings.schedule, remembers
 
 
 def _groups(probes: Sequence[Probe]) -> list[dict[str, Any]]:
@@ -133,7 +140,7 @@ def _logits(share: Sequence[Probe], rows: Tensor) -> Sequence[Tensor]:
 def _told(values: Sequence[Mapping[str, Tensor]]) -> Scalars:
     """What a step shows: the sum of the losses that are finite, and each probe's own by its number."""
     losses = torch.stack([each["loss"] for each in values])
-    kept = torch.where(losses.detach().isfinite(), losses, 0.0)
+    kept = torch.where(losses.detach().isfinite(), losses, 0.0).double()  # whose sum stays finite
     own = {
         f"{number} {name}": value.detach()
         for number, each in enumerate(values)
@@ -142,6 +149,16 @@ def _told(values: Sequence[Mapping[str, Tensor]]) -> Scalars:
     return {"loss": kept.sum(), **own}
 
 
-def _own(means: Means, number: int) -> Means:
-    start = f"{number} "
-    return {name.removeprefix(start): v for name, v in means.items() if name.startswith(start)}
+def _split(means: Means, count: int) -> list[Means]:
+    """The means of each probe."""
+    own: list[Means] = [{} for _ in range(count)]
+    for name, value in means.items():
+        number, space, rest = name.partition(" ")
+        if space:
+            own[int(number)][rest] = value
+    return own
+
+
+def _finite_losses(values: Mapping[str, float | str], count: int) -> list[float]:
+    losses = (float(values[f"{number} loss"]) for number in range(count))
+    return [loss for loss in losses if math.isfinite(loss)]

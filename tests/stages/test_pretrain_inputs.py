@@ -54,6 +54,10 @@ def snapshot(folder):
         ("{data} --labels l.safetensors -o l.safetensors", "-o l.safetensors would overwrite an input"),
         ("{data} -o a.safetensors --log results.jsonl", "results.jsonl would overwrite what is no log"),
         ("{data} -o a.safetensors --log -", "--log writes to a file, not to stdout"),
+        (
+            "{data} -o a.safetensors --log a.safetensors.state",
+            "--log a.safetensors.state is the file of a state",
+        ),
         ("{data} -o folder.safetensors", "-o folder.safetensors is a folder"),
         ("{data} -o no/a.safetensors", "folder no does not exist"),
         ("{data} -o a.safetensors --log no/a.jsonl", "folder no does not exist"),

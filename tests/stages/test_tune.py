@@ -283,7 +283,7 @@ def test_a_head_in_a_folder_replaces_no_input(make_features: Any, tmp_path: Path
         file.symlink_to(table)
         options["labels"] = str(table)
     elif given == "log":
-        file.write_text("a log")
+        file.write_text('{"method": "lp"}\n')
         options["log"] = str(file)
     before = file.read_bytes()
     with pytest.raises(UsageError, match="are one file" if given == "log" else "overwrite an input"):
@@ -326,3 +326,39 @@ def test_features_are_not_replaced_by_their_head(make_features):
     with pytest.raises(UsageError, match="would overwrite an input"):
         tune([train], train, TuneOptions())
     assert Path(train).read_bytes() == before
+
+
+@pytest.mark.parametrize("solver", ["adamw", "lbfgs"])
+def test_a_log_replaces_logs_alone(make_features: Any, tmp_path: Path, solver: str) -> None:
+    train, log = make_features(), tmp_path / "log.jsonl"
+    options = {"methods": ("lp",), "solver": solver, "log": str(log)}
+    if solver == "lbfgs":
+        options |= {"knobs": {}, "l2": "0.01"}
+    for _ in range(2):
+        run(train, tmp_path / "a.safetensors", **options)
+        lines = log.read_bytes()
+    assert lines
+    log.write_bytes(b"id,label\n")
+    with pytest.raises(UsageError, match="would overwrite what is no log"):
+        run(train, tmp_path / "a.safetensors", **options)
+    assert log.read_bytes() == b"id,label\n"
+
+
+@pytest.mark.parametrize("solver", ["adamw", "lbfgs"])
+def test_a_log_that_is_full_is_named(make_features: Any, tmp_path: Path, solver: str) -> None:
+    options: dict[str, Any] = {"methods": ("lp",), "solver": solver, "log": "/dev/full"}
+    options |= {"knobs": {}, "l2": "0.01"} if solver == "lbfgs" else {}
+    with pytest.raises(NmlError, match="cannot write the log /dev/full: No space left"):
+        run(make_features(), tmp_path / "a.safetensors", **options)
+
+
+def test_a_log_of_several_losses_names_them(make_features: Any, tmp_path: Path) -> None:
+    train, val = make_features(), make_features("val.h5", name="toy/photo:val", seed=2)
+    log = tmp_path / "log.jsonl"
+    run(
+        train, tmp_path / "a.safetensors", methods=("lp",), validation=val, log=str(log),
+        grid={"loss": ("ce", "gce")},
+    )  # fmt: skip
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {line["criterion"] for line in lines} == {"ce", "gce"}
+    assert all(isinstance(line["loss"], float) for line in lines)

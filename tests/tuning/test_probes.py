@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nmlcli.training.loop import NotFinite
 from nmlcli.tuning.criteria import LOSSES
 from nmlcli.tuning.heads import TrainableHead, train
 from nmlcli.tuning.methods import settle
@@ -112,8 +113,8 @@ def test_the_advance_counts_the_steps_of_all_and_shows_their_mean_loss() -> None
     assert told[-1][2] == pytest.approx(np.mean([each[-1]["loss"] for each in means]))
 
 
-def cut(settings: list[Settings], width: int = D, classes: int = C) -> list[int]:
-    parts = [range(len(settings))[part] for part in together(settings, width, classes)]
+def cut(settings: list[Settings], rows: int = N, width: int = D, classes: int = C) -> list[int]:
+    parts = [range(len(settings))[part] for part in together(settings, rows, width, classes)]
     assert [number for part in parts for number in part] == [*range(len(settings))]
     return [len(part) for part in parts]
 
@@ -121,7 +122,7 @@ def cut(settings: list[Settings], width: int = D, classes: int = C) -> list[int]
 def test_runs_are_of_linear_probes_with_equal_batches_and_epochs() -> None:
     probe, mlp = settings_of(), settings_of("mlp")
     assert cut([probe]) == [1]
-    assert cut([probe, settings_of(lr=1.0), settings_of(loss="elr"), mlp, mlp, probe, probe]) == [
+    assert cut([probe, settings_of(lr=1.0), settings_of(loss="gce"), mlp, mlp, probe, probe]) == [
         3,
         1,
         1,
@@ -140,3 +141,36 @@ def test_large_classifiers_gain_nothing_and_many_small_ones_are_cut() -> None:
     assert cut(probes, width=768, classes=100) == [1] * 5
     assert cut(probes, width=700, classes=90) == [5]
     assert cut([settings_of()] * 40, width=700, classes=90) == [16, 16, 8]
+
+
+def test_what_losses_remember_of_rows_is_bounded() -> None:
+    remembering = [settings_of(loss="elr")] * 5
+    assert cut(remembering) == [5]
+    assert cut(remembering, rows=1 << 23) == [2, 2, 1]
+    assert cut(remembering, rows=1 << 26) == [1] * 5
+    assert cut([settings_of()] * 5, rows=1 << 26) == [5]
+    assert cut([settings_of(), remembering[0], settings_of()]) == [1, 1, 1]
+
+
+def test_losses_whose_sum_overflows_are_finite_each() -> None:
+    heads, means = side_by_side([(settings_of(lr=3e36), seed) for seed in range(90)])
+    assert all(np.isfinite(each["loss"]) for told in means for each in told)
+    assert sum(told[0]["loss"] for told in means) > np.finfo(np.float32).max
+    assert_bytes(heads[7], alone((settings_of(lr=3e36), 7))[0])
+
+
+def test_a_training_ends_where_no_probe_is_left() -> None:
+    told: list[int] = []
+    probes = [
+        Probe(TrainableHead(D, C, settings_of(lr=1e39), s), settings_of(lr=1e39), s) for s in (0, 1)
+    ]
+    with pytest.raises(NotFinite, match="no loss of epoch 1 is finite"):
+        train_together(probes, *data(), after_epoch=lambda epoch, _: told.append(epoch))
+    assert told == [0]
+
+
+def test_the_mean_that_is_shown_is_of_those_that_are_left() -> None:
+    told: list[Any] = []
+    runs = [(settings_of(lr=lr), 0) for lr in (0.1, 1e39, 0.01)]
+    means = side_by_side(runs, advance=lambda *at, **values: told.append(values["loss"]))[1]
+    assert told[-1] == pytest.approx((means[0][-1]["loss"] + means[2][-1]["loss"]) / 2)
