@@ -155,7 +155,7 @@ def test_what_losses_remember_of_rows_is_bounded() -> None:
 def test_losses_whose_sum_overflows_are_finite_each() -> None:
     heads, means = side_by_side([(settings_of(lr=3e36), seed) for seed in range(90)])
     assert all(np.isfinite(each["loss"]) for told in means for each in told)
-    assert sum(told[0]["loss"] for told in means) > np.finfo(np.float32).max
+    assert sum(told[0]["loss"] for told in means) > float(np.finfo(np.float32).max)
     assert_bytes(heads[7], alone((settings_of(lr=3e36), 7))[0])
 
 
