@@ -23,8 +23,8 @@ _GRID = (
     " wd for weight-decay."
 )
 _FRACTION = (
-    "Train on a class-balanced share of the rows, of what --val-fraction leaves; larger shares contain "
-    "smaller ones."
+    "Train on a class-balanced share of the rows that --val-fraction leaves, the same for every seed; "
+    "larger shares contain smaller ones."
 )
 _VAL_FRACTION = "Validate on a class-balanced share split off instead; the same for every seed."
 _REFIT = "Tune what was chosen once more, on the rows to validate on too."
