@@ -109,7 +109,7 @@ def _suffix(*suffixes: str) -> Callable[[str], bool]:
 
 
 SOURCES = {
-    "stdin": Source("-", "a table on stdin", lambda spec: spec == "-", _table, True),
+    "stdin": Source("-", "a table on stdin", lambda spec: spec == "-", _table, tabular=True),
     "builtin": Source(
         "builtin:NAME:SPLIT[:DOMAIN]", "generated images, see nml data list",
         lambda spec: spec.startswith("builtin:"), _builtin,
@@ -125,7 +125,7 @@ SOURCES = {
     ),
     "table": Source(
         "TABLE.csv .tsv .jsonl .parquet", "a row a sample: image, label, id", _suffix(*TABLES), _table,
-        True,
+        tabular=True,
     ),
     "packed": Source(
         "FILE.h5", "images uint8 [N,H,W,3], labels, ids", _suffix(".h5", ".hdf5"), _packed

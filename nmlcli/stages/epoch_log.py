@@ -10,22 +10,31 @@ from pathlib import Path
 from typing import IO
 
 from nmlcli.errors import NmlError, UsageError
+from nmlcli.stages.outputs import check_place
 
 log = logging.getLogger(__name__)
 
 _START = b'{"kind": "epoch"'  # of each line
 
 
-def check_log(name: str | None, start: bytes = _START) -> None:
-    """Raise UsageError for a file that holds anything but a log, whose lines begin so: it would go."""
+def check_log(
+    name: str | None, inputs: Iterable[str | Path | None] = (), start: bytes = _START
+) -> None:
+    """Find before any work what would stop a log from being written, or be lost by it.
+
+    start: of each line. Raises UsageError for stdout, where a product may go, for an input, and for a
+    file that holds anything but such lines; NmlError where there is no such folder.
+    """
+    if name == "-":
+        raise UsageError("--log writes to a file, not to stdout", "name one, or /dev/stderr")
+    check_place(name, inputs, "--log")
     path = Path(name or "")
-    if name is None or not path.is_file():
+    if not path.is_file():
         return
     with writing(path):
-        lines = path.read_bytes().splitlines(keepends=True)
-    # A line may be cut short, as what wrote it was killed.
-    if any(not line.startswith(start[: len(line)] if n == len(lines) else start)
-           for n, line in enumerate(lines, 1)):  # fmt: skip
+        *whole, last = path.read_bytes().splitlines(keepends=True) or [b""]
+    # The last line may be cut short, as what wrote it was killed.
+    if not (all(line.startswith(start) for line in whole) and last.startswith(start[: len(last)])):
         raise UsageError(f"--log {name} would overwrite what is no log of epochs", "give another name")
 
 

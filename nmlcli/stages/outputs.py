@@ -77,13 +77,6 @@ def check_place(out: str | None, inputs: Iterable[str | Path | None], option: st
     check_out(out, inputs, option, None)
 
 
-def check_log_place(out: str | None, inputs: Iterable[str | Path | None]) -> None:
-    """check_place for the file of a log. Raises UsageError for stdout, where a product may go."""
-    if out == "-":
-        raise UsageError("--log writes to a file, not to stdout", "name one, or /dev/stderr")
-    check_place(out, inputs, "--log")
-
-
 def check_results(out: str | None, inputs: Iterable[str | Path]) -> None:
     """check_place for a file that result lines are merged into: what is there must be such lines."""
     if out == "-":

@@ -17,9 +17,8 @@ from nmlcli.stages.inputs import check_stdin
 from nmlcli.stages.objectives import OBJECTIVES, Lesson
 from nmlcli.stages.outputs import (
     check_apart,
-    check_log_place,
     check_no_input,
-    check_out,
+    check_place,
     record_of,
     up_to_date,
 )
@@ -146,9 +145,8 @@ def _check(options: PretrainOptions, source: str, out: str | None) -> None:
     """Raise UsageError, before any work, where options exclude each other."""
     check_apart(out=out, log=options.log)
     inputs = [source, options.validation, options.source.labels, options.source.captions]
-    check_out(out, inputs, suffixes=(".safetensors",))
-    check_log_place(options.log, inputs)
-    check_log(options.log)
+    check_place(out, inputs)
+    check_log(options.log, inputs)
     if options.log in (f"{out}.state", f"{out}.state.previous"):
         raise UsageError(f"--log {options.log} is the file of a state", "give another name")
     if (options.mixup or options.cutmix) and options.batch_size % 2:
@@ -163,8 +161,11 @@ def _check(options: PretrainOptions, source: str, out: str | None) -> None:
     if options.label_smoothing == 1:
         raise UsageError("--label-smoothing 1 leaves nothing of the labels", "give a share below 1")
     _check_inputs(options, source)
-    if options.resume and not _is_file(out):
-        raise UsageError("there is no state to resume on a pipe", "give -o FILE")
+    if not _is_file(out):
+        if options.resume:
+            raise UsageError("there is no state to resume on a pipe", "give -o FILE")
+    elif Path(str(out)).suffix.lower() != ".safetensors":
+        raise UsageError(f"a checkpoint cannot be written to {out}", "use .safetensors")
 
 
 def _check_inputs(options: PretrainOptions, source: str) -> None:

@@ -58,9 +58,7 @@ class Training:
         check_finite(state, "the last step")
         return state
 
-    def run(
-        self, identity: Callable[["Crew"], str], states: States | None, advance: Advance
-    ) -> Measured:
+    def run(self, identity: Callable[[Crew], str], states: States | None, advance: Advance) -> Measured:
         """Train; returns the last epoch's loss and accuracies. identity: of a network that so many
         processes trained, for the log; states: the files to go on from."""
         options, lesson, steps = self.options, self.lesson, self.lesson.steps

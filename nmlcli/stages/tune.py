@@ -21,7 +21,6 @@ from nmlcli.stages.head_records import Origin
 from nmlcli.stages.inputs import LabelledSet, check_network, check_stdin, labels_of, open_labelled
 from nmlcli.stages.outputs import (
     check_apart,
-    check_log_place,
     check_no_input,
     check_out,
     is_folder,
@@ -93,8 +92,7 @@ def tune(
     check_no_input(out, files)
     scale = _parsed_scale(options.scale)
     folder = _folder(out, options)
-    check_log_place(options.log, files)  # which may go to the folder too
-    check_log(options.log, b'{"method": ')
+    check_log(options.log, files, b'{"method": ')  # which may go to the folder too
     whole = open_labelled(sources, options.labels)
     origin = _origin(whole, options)
     groups = _groups(out, folder, origin, options)

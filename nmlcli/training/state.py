@@ -159,8 +159,8 @@ def check_finite(weights: Mapping[str, Tensor], when: str) -> None:
 
 
 class Crew:
-    """How many processes trained, and since which step: [(0, 2), (35, 1)] where two of them left after
-    35 steps to one. Batch norm and the order of sums depend on it."""
+    """How many processes trained, and since which step: [(0, 2), (35, 1)] where two took 35 steps and
+    one went on. Batch norm and the order of sums depend on it."""
 
     def __init__(self, size: int) -> None:
         self.shifts = [(0, size)]

@@ -105,8 +105,7 @@ def train(
     steps = steps_per_epoch(rows, size)
 
     def batches(epoch: int) -> Iterator[Batch]:
-        order = torch.from_numpy(keyed.permutation(rows, seed, f"order/{epoch}"))
-        for index in torch.split(order[: steps * size], size):
+        for index in batch_indices(rows, size, seed, epoch):
             if views is None:
                 yield features.index_select(0, index), labels.index_select(0, index), index
             else:
@@ -125,6 +124,12 @@ def train(
         epochs=settings.epochs, steps_per_epoch=steps, after_epoch=after_epoch, advance=advance,
     )  # fmt: skip
     head.eval()
+
+
+def batch_indices(rows: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
+    """The rows int64 [B] of an epoch's batches, in an order of its own."""
+    order = torch.from_numpy(keyed.permutation(rows, seed, f"order/{epoch}"))
+    return torch.split(order[: steps_per_epoch(rows, batch_size) * batch_size], batch_size)
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:

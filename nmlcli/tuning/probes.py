@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from nmlcli import keyed
 from nmlcli.progress import Advance, silent
 from nmlcli.training.loop import Means, NotFinite, Scalars, fit
 from nmlcli.tuning.criteria import LOSSES, Circumstances
-from nmlcli.tuning.heads import SCHEDULES, TrainableHead, steps_per_epoch
+from nmlcli.tuning.heads import SCHEDULES, TrainableHead, batch_indices, steps_per_epoch
 from nmlcli.tuning.presets import Settings
 
 Batches = list[tuple[Tensor, Tensor, Tensor]]  # of each seed: features [B, D], labels, rows' numbers
@@ -77,13 +76,8 @@ def train_together(
     criteria = {id(p): LOSSES[p.settings.loss].build(p.settings, about) for p in probes}
 
     def batches(epoch: int) -> Iterator[Batches]:
-        orders = [
-            torch.from_numpy(keyed.permutation(len(features), share[0].seed, f"order/{epoch}"))
-            for share in shares
-        ]
-        cut = [
-            torch.split(order[: steps * settings.batch_size], settings.batch_size) for order in orders
-        ]
+        size = settings.batch_size
+        cut = [batch_indices(len(features), size, share[0].seed, epoch) for share in shares]
         for indices in zip(*cut, strict=True):
             yield [(features.index_select(0, i), labels.index_select(0, i), i) for i in indices]
 

@@ -192,6 +192,7 @@ def test_other_metrics_have_no_interval():
     ("lines", "options", "error", "words"),
     [
         ([], {}, InvalidInput, "no result lines"),
+        ([{"kind": "spectrum"}], {}, InvalidInput, "no result lines"),
         (
             [{"kind": "epoch"}],
             {},

@@ -61,7 +61,7 @@ def snapshot(folder):
         ("{data} -o folder.safetensors", "-o folder.safetensors is a folder"),
         ("{data} -o no/a.safetensors", "folder no does not exist"),
         ("{data} -o a.safetensors --log no/a.jsonl", "folder no does not exist"),
-        ("{data} -o a.h5", "a.h5: no format has the suffix .h5: use .safetensors"),
+        ("{data} -o a.h5", "a checkpoint cannot be written to a.h5: use .safetensors"),
     ],
 )
 def test_nothing_that_is_there_is_lost(images, tmp_path, monkeypatch, capsys, words, said):
